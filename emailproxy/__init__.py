@@ -1,0 +1,3 @@
+"""emailproxy."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,5 @@
+"""python -m emailproxy"""
+
+from emailproxy.cli.main import main
+
+main()

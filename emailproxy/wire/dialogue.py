@@ -1,0 +1,395 @@
+"""The way of one login, the same for all three protocols.
+
+A dialogue is two small coroutines, one for each side, written as generators: they run until what they wait for has
+come, then yield. `handle` notes an event, then lets both run until neither gets any further. Whatever they want done
+is collected as effects.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar, TypeVar
+
+from emailproxy.errors import Kind, LoginRefused, ProtocolError, ServerUnavailable, TokenRefused
+from emailproxy.wire import events as ev
+from emailproxy.wire.lines import MAX_LINE, MAX_SERVER_REPLY, LineBuffer
+from emailproxy.wire.strangers import LONGEST_SIGNATURE, recognise
+
+T = TypeVar("T")
+Steps = Generator[None, None, T]
+"""A coroutine without I/O: it yields when it has to wait for the next event."""
+
+
+class Link(Enum):
+    """The connection to the server."""
+
+    DOWN = "down"
+    DIALLING = "dialling"
+    UP = "up"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The server took the credential; `reply` is what it said, octet by octet."""
+
+    reply: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The server refused the credential, and says why."""
+
+    text: str
+
+
+class Broken(Exception):
+    """The server cannot be used on this connection. `fatal`: the client's connection must end, too."""
+
+    def __init__(self, text: str, *, fatal: bool = False) -> None:
+        super().__init__(text)
+        self.fatal = fatal
+
+
+class Dialogue(ABC):
+    """Common to all protocols: the buffers, the dial, the token, the two attempts. Protocols fill in the words."""
+
+    bad_command_limit: ClassVar[int] = 3
+    too_many_ends: ClassVar[bool] = False
+    """Whether the reply to `Kind.TOO_MANY` ends the connection."""
+
+    def __init__(self, terms: ev.Terms) -> None:
+        self._terms = terms
+        self._client = LineBuffer()
+        self._server = LineBuffer()
+        self._server_read = 0
+        self._effects: list[ev.Effect] = []
+        self._over = False
+        self._moved = False
+        self._met_client = False
+        self._bad_commands = 0
+        self._link = Link.DOWN
+        self._failure: LoginRefused | None = None
+        self._hung_up = False
+        self._capabilities = terms.seen
+        self._ready = False
+        self._login: ev.Login | None = None
+        self._answer: ev.Credential | LoginRefused | None = None
+        self._offer: ev.Credential | None = None
+        self._verdict: Accepted | Rejected | LoginRefused | None = None
+        self._secured = False
+        self._client_steps = self._converse()
+        self._server_steps: Steps[None] | None = None
+
+    # ---- what each protocol says
+
+    @abstractmethod
+    def _converse(self) -> Steps[None]:
+        """Greets the client and answers it for ever; a login goes through `_log_in`."""
+
+    @abstractmethod
+    def _open(self) -> Steps[None]:
+        """From the server's greeting to capabilities over TLS, which it `_learn`s.
+
+        Raises:
+            Broken: the server refuses, or breaks its protocol.
+        """
+
+    @abstractmethod
+    def _authenticate(self, credential: ev.Credential) -> Steps[Accepted | Rejected]:
+        """One SASL exchange with the server.
+
+        Raises:
+            Broken: the server breaks its protocol or refuses for a while.
+        """
+
+    @abstractmethod
+    def _refusal(self, error: LoginRefused) -> bytes:
+        """The reply to the login command that was refused."""
+
+    @abstractmethod
+    def _farewell(self, text: str) -> bytes:
+        """What the client hears before we close; the reply to a login that is still being decided included."""
+
+    @abstractmethod
+    def _complaint(self, error: ProtocolError) -> bytes:
+        """The reply to octets that cannot be read as a line, before we close."""
+
+    @classmethod
+    @abstractmethod
+    def turned_away(cls, text: str) -> bytes:
+        """What a client hears that may not even begin."""
+
+    # ---- events
+
+    @property
+    def backlog(self) -> int:
+        """Octets of the client that wait for the login to be decided."""
+        return len(self._client)
+
+    def handle(self, event: ev.Event) -> Iterable[ev.Effect]:
+        """What should happen now. After `Relay` or `Hangup` nothing does."""
+        if not self._over:
+            self._take(event)
+            self._run()
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _take(self, event: ev.Event) -> None:
+        match event:
+            case ev.ClientConnected():
+                if self._capabilities is None:
+                    self._dial()
+            case ev.ClientData(data):
+                self._client.append(data)
+                self._meet_client()
+            case ev.ServerData(data):
+                self._server.append(data)
+            case ev.ServerConnected():
+                self._link = Link.UP
+                self._server_steps = self._serve()
+            case ev.TlsStarted():
+                self._secured = True
+            case ev.TokenReady(credential):
+                self._answer = credential
+            case ev.TokenFailed(error):
+                self._answer = error
+            case ev.ServerFailed(error):
+                self._lose_server(error)
+            case ev.ServerEOF() if self._link is not Link.DOWN:
+                self._lose_server(ServerUnavailable("the mail server closed the connection; try again later"))
+                self._hung_up = True
+            case ev.ClientEOF():
+                self._hang_up("the client closed the connection")
+            case ev.Deadline():
+                self._part("the login took too long", "login deadline")
+            case ev.Draining():
+                self._part("emailproxy is shutting down; try again later", "shutting down")
+
+    def _run(self) -> None:
+        """Both sides go on until neither gets any further."""
+        self._moved = True
+        while self._moved and not self._over:
+            self._moved = False
+            self._run_client()
+            if self._server_steps is not None and not self._over:
+                self._run_server(self._server_steps)
+
+    def _run_client(self) -> None:
+        try:
+            next(self._client_steps)
+        except StopIteration:
+            self._over = True
+        except ProtocolError as error:
+            self._emit(ev.ToClient(self._complaint(error)))
+            self._hang_up(str(error))
+
+    def _run_server(self, steps: Steps[None]) -> None:
+        try:
+            next(steps)
+        except ProtocolError as error:
+            self._lose_server(ServerUnavailable(f"the mail server's reply cannot be read: {error}"))
+        except Broken as broken:
+            refused = ServerUnavailable(str(broken))
+            if broken.fatal:
+                self._end(refused)
+            else:
+                self._lose_server(refused)
+
+    def _until(self, condition: Callable[[], bool]) -> Steps[None]:
+        """Waits; every wait of both sides goes through here, so that `_run` sees whether anything moved."""
+        while not condition():
+            yield
+        self._moved = True
+
+    # ---- endings
+
+    def _emit(self, effect: ev.Effect) -> None:
+        self._effects.append(effect)
+
+    def _say(self, data: bytes) -> None:
+        self._emit(ev.ToClient(data))
+
+    def _send(self, data: bytes) -> None:
+        self._server_read = 0
+        self._emit(ev.ToServer(data))
+
+    def _hang_up(self, reason: str) -> None:
+        self._emit(ev.Hangup(reason))
+        self._over = True
+
+    def _part(self, text: str, reason: str) -> None:
+        """Ends the connection for a reason of our own."""
+        if self._login is not None:
+            self._emit(ev.Refused(self._login, ServerUnavailable(text)))
+        self._say(self._farewell(text))
+        self._hang_up(reason)
+
+    def _end(self, error: LoginRefused) -> None:
+        """Ends the connection because the server cannot be trusted with it."""
+        if self._login is not None:
+            self._emit(ev.Refused(self._login, error))
+        self._say(self._last_words(error))
+        self._hang_up(str(error))
+
+    def _last_words(self, error: LoginRefused) -> bytes:
+        return self._farewell(str(error)) if self._login is None else self._refusal(error)
+
+    def _bad_command(self, reply: bytes) -> None:
+        """Answers a command that makes no sense; the connection ends when there were too many."""
+        self._bad_commands += 1
+        self._say(reply)
+        if self._bad_commands >= self.bad_command_limit:
+            self._say(self._farewell("too many bad commands"))
+            self._hang_up("too many bad commands")
+
+    # ---- the client
+
+    def _meet_client(self) -> None:
+        """With the client's first octets: does it speak our protocol at all? Then the server is dialled."""
+        if self._met_client:
+            return
+        stranger = recognise(self._client.starts(LONGEST_SIGNATURE))
+        if stranger is not None:
+            self._emit(ev.Noted(stranger))
+            self._hang_up(stranger)
+            return
+        self._met_client = True
+        if self._link is Link.DOWN:
+            self._dial()
+
+    def _client_line(self, limit: int = MAX_LINE) -> Steps[bytes]:
+        """The client's next line without CRLF."""
+        while (line := self._client.take_line(limit)) is None:
+            yield
+        self._moved = True
+        return line
+
+    def _client_octets(self, count: int) -> Steps[bytes]:
+        while (octets := self._client.take(count)) is None:
+            yield
+        self._moved = True
+        return octets
+
+    # ---- the login
+
+    def _log_in(self, login: ev.Login) -> Steps[None]:
+        """Decides a login. Returns when it was refused and the client told; after success the dialogue is over."""
+        self._login = login
+        try:
+            yield from self._try_to_log_in(login)
+        except LoginRefused as error:
+            self._emit(ev.Refused(login, error))
+            self._say(self._refusal(error))
+            if self.too_many_ends and error.kind is Kind.TOO_MANY:
+                self._hang_up(str(error))
+        self._login = None
+
+    def _try_to_log_in(self, login: ev.Login) -> Steps[None]:
+        rejected: str | None = None
+        for _ in range(2):
+            self._answer = None
+            self._emit(ev.NeedToken(login, rejected))
+            if self._link is Link.DOWN:
+                self._dial()
+            yield from self._until(lambda: self._answer is not None)
+            if not isinstance(self._answer, ev.Credential):
+                assert self._answer is not None
+                raise self._answer
+            verdict = yield from self._attempt(self._answer)
+            if isinstance(verdict, Accepted):
+                leftovers = verdict.reply + self._server.take_rest(), self._client.take_rest()
+                self._emit(ev.Relay(login, self._answer, *leftovers))
+                self._over = True
+                return
+            rejected = verdict.text
+        raise TokenRefused(f"the mail server refused the access token: {rejected}")
+
+    def _attempt(self, credential: ev.Credential) -> Steps[Accepted | Rejected]:
+        """One login upstream. A server that hung up while we got the token is dialled once more."""
+        if self._hung_up:
+            self._dial()
+        self._verdict = None
+        self._offer = credential
+        yield from self._until(lambda: self._verdict is not None or self._link is Link.DOWN)
+        self._offer = None
+        verdict: Accepted | Rejected | LoginRefused | None = self._verdict
+        if verdict is None:
+            verdict = self._failure or ServerUnavailable("the mail server cannot be reached")
+        if isinstance(verdict, LoginRefused):
+            raise verdict
+        return verdict
+
+    # ---- the server
+
+    def _dial(self) -> None:
+        self._link = Link.DIALLING
+        self._ready = self._secured = False
+        self._failure = None
+        self._hung_up = False
+        self._server.take_rest()
+        self._server_steps = None
+        self._emit(ev.Connect())
+
+    def _lose_server(self, error: LoginRefused) -> None:
+        self._link = Link.DOWN
+        self._ready = False
+        self._failure = error
+        self._server_steps = None
+
+    def _serve(self) -> Steps[None]:
+        """One connection's life: open it, then authenticate as often as asked."""
+        yield from self._open()
+        self._ready = True
+        while True:
+            yield from self._until(lambda: self._offer is not None)
+            offer, self._offer = self._offer, None
+            assert offer is not None
+            self._verdict = yield from self._authenticate(offer)
+
+    def _server_line(self) -> Steps[bytes]:
+        """The server's next line without CRLF; all lines since our last command are counted.
+
+        Raises:
+            Broken: the server sends more than it should before login.
+        """
+        while (line := self._server.take_line(MAX_SERVER_REPLY)) is None:
+            self._check_reply_size(len(self._server))
+            yield
+        self._moved = True
+        self._server_read += len(line) + 2
+        self._check_reply_size(0)
+        return line
+
+    def _check_reply_size(self, waiting: int) -> None:
+        if self._server_read + waiting > MAX_SERVER_REPLY:
+            raise Broken("the mail server's reply before login is longer than 64 KiB", fatal=True)
+
+    def _start_tls(self) -> Steps[None]:
+        """After the server's go-ahead. Octets behind it were injected before TLS (CVE-2021-33515): the end.
+
+        Raises:
+            Broken: there are such octets.
+        """
+        if len(self._server):
+            raise Broken(
+                "the mail server sent octets behind its STARTTLS reply: the connection was tampered with",
+                fatal=True,
+            )
+        self._emit(ev.StartTls(ev.Side.SERVER))
+        yield from self._until(lambda: self._secured)
+        if len(self._server):
+            raise Broken("the mail server spoke before its TLS handshake ended", fatal=True)
+
+    def _learn(self, capabilities: ev.Capabilities) -> None:
+        """The server's capabilities, over TLS and before login."""
+        if capabilities != self._capabilities:
+            self._emit(ev.Learned(capabilities))
+        self._capabilities = capabilities
+
+    def _known(self) -> Steps[ev.Capabilities | None]:
+        """The capabilities, as soon as they are known; None where the server cannot be reached."""
+        yield from self._until(lambda: self._capabilities is not None or self._link is Link.DOWN)
+        return self._capabilities

@@ -1,0 +1,237 @@
+"""Events in, effects out: what a login dialogue is told, and what it asks for.
+
+A dialogue sits between a mail client and a mail server until the login is decided. `net.session` feeds it
+`Event`s and performs its `Effect`s; it decides nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from emailproxy.errors import LoginRefused
+from emailproxy.secret import Secret
+
+Capabilities = tuple[str, ...]
+"""What a server offers, one item a capability line: ``("IMAP4REV1", "IDLE")``, ``("SASL XOAUTH2", "TOP")``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a client logged in with. `user` is free of control characters and at most 254 octets."""
+
+    user: str
+    password: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Where a login comes from: for the log, the limits and the rules of a first login."""
+
+    session: str
+    """The connection's id in the log."""
+    protocol: str
+    """``IMAP``, ``POP`` or ``SMTP``."""
+    address: str
+    """The client's IP address."""
+    may_set_first_password: bool = True
+    """The first login's password becomes the account's first key slot (listener on loopback only)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What to log in upstream with: the SASL user and an OAuth 2.0 access token."""
+
+    user: str
+    token: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a dialogue must know of the server before it talks to it."""
+
+    starttls: bool = False
+    """The connection begins in plaintext and is secured by STARTTLS or STLS."""
+    seen: Capabilities | None = None
+    """The capabilities last seen of this server (after TLS, before login), if any."""
+    host: str = "localhost"
+    """The server's name, for OAUTHBEARER (RFC 7628 section 3.1)."""
+    port: int = 0
+    ehlo_name: str = "[127.0.0.1]"
+    """What we call ourselves in EHLO (RFC 5321 section 4.1.3)."""
+
+
+class Side(Enum):
+    CLIENT = "client"
+    SERVER = "server"
+
+
+# ---- events
+
+
+@dataclass(frozen=True, slots=True)
+class ClientConnected:
+    """The client is there; the greeting may go out."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientData:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ServerData:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ClientEOF:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ServerEOF:
+    """The server closed, or the connection to it broke."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConnected:
+    """The connection to the server stands (over TLS, unless `Terms.starttls`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFailed:
+    """`Connect` or `StartTls(Side.SERVER)` failed."""
+
+    error: LoginRefused
+
+
+@dataclass(frozen=True, slots=True)
+class TokenReady:
+    credential: Credential
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFailed:
+    error: LoginRefused
+
+
+@dataclass(frozen=True, slots=True)
+class TlsStarted:
+    side: Side
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The time for the login is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The proxy is shutting down."""
+
+
+Event = (
+    ClientConnected
+    | ClientData
+    | ServerData
+    | ClientEOF
+    | ServerEOF
+    | ServerConnected
+    | ServerFailed
+    | TokenReady
+    | TokenFailed
+    | TlsStarted
+    | Deadline
+    | Draining
+)
+
+# ---- effects
+
+
+@dataclass(frozen=True, slots=True)
+class ToClient:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ToServer:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Dial the server; answered by `ServerConnected` or `ServerFailed`. Drops a connection that still stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class NeedToken:
+    """Get a credential for this login; answered by `TokenReady` or `TokenFailed`.
+
+    `rejected` is the server's refusal of the last one, in words: a fresh token is asked for.
+    """
+
+    login: Login
+    rejected: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StartTls:
+    """Pause reading from that side, then shake hands; answered by `TlsStarted` or `ServerFailed`."""
+
+    side: Side
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The server offers these capabilities (after TLS, before login): worth remembering."""
+
+    capabilities: Capabilities
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A login was refused; the client has been told. For the log, nothing else."""
+
+    login: Login | None
+    error: LoginRefused
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something for the log: what a peer did that an administrator should know."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """The login stands. Leftover bytes of either side go first, then everything passes untouched."""
+
+    login: Login
+    credential: Credential
+    to_client: bytes
+    to_server: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Hangup:
+    """Send what is written, then close both sides. `reason` is for the log."""
+
+    reason: str
+
+
+Effect = ToClient | ToServer | Connect | NeedToken | StartTls | Learned | Refused | Noted | Relay | Hangup
+
+
+class LoginDialogue(Protocol):
+    """Pure, one per connection. After `Relay` or `Hangup` it takes no further events."""
+
+    def handle(self, event: Event) -> Iterable[Effect]:
+        """What should happen now. Effects are to be performed in order, each before the next event."""
+
+    @property
+    def backlog(self) -> int:
+        """Octets of the client that wait for the login to be decided."""

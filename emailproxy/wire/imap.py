@@ -1,0 +1,337 @@
+"""IMAP4rev1 and rev2 (RFC 3501, RFC 9051) up to the login, both sides of the proxy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from emailproxy.errors import Kind, LoginRefused, ProtocolError, one_line
+from emailproxy.wire import events as ev
+from emailproxy.wire import sasl
+from emailproxy.wire.dialogue import Accepted, Broken, Dialogue, Rejected, Steps
+from emailproxy.wire.lines import MAX_LINE, MAX_LITERAL, MAX_SASL_RESPONSE, fit
+
+MAX_COMMAND = 16_384  # octets of a command before login, its literals included
+COMMAND_ROOM = 128  # octets for the words before an initial response: tag, AUTHENTICATE, mechanism
+MAX_CHALLENGES = 3  # continuations of one SASL exchange: the empty one, the failure's, one to spare
+
+# RFC 9051 section 9: tag = 1*<any ASTRING-CHAR except "+">; command = tag SP (...)
+COMMAND = re.compile(rb"([^\x00-\x20\x7f-\xff(){%*\"\\+]{1,64}) +([A-Za-z]+)(?: (.*))?", re.DOTALL)
+# RFC 9051 section 9: literal = "{" number64 ["+"] "}" CRLF *CHAR8
+LITERAL = re.compile(rb"(?:\A|(?<=[ (]))\{(\d+)(\+?)\}\Z")
+# RFC 9051 section 9: quoted = DQUOTE *QUOTED-CHAR DQUOTE; what is neither quoted nor a literal goes to the next space,
+# since programs send passwords with odd characters unquoted
+ASTRING = re.compile(rb' *(?:"((?:[^"\\]|\\.)*)"|([^ "][^ ]*))(?= |\Z)', re.DOTALL)
+AUTHENTICATE = re.compile(rb"[^ ]{1,64} +AUTHENTICATE ", re.IGNORECASE)
+# RFC 9051 section 7.1: resp-text-code = "CAPABILITY" SP ... ; the same words are an untagged response of their own
+CAPABILITY = re.compile(rb"\* (?:OK \[)?CAPABILITY ([^\]\r\n]*)", re.IGNORECASE)
+# RFC 5530 section 3: codes that say "not now"
+NOT_NOW = re.compile(rb"\[(?:UNAVAILABLE|INUSE|LIMIT|SERVERBUG)\]", re.IGNORECASE)
+
+CODES = {
+    Kind.WRONG_LOGIN: b"AUTHENTICATIONFAILED",
+    Kind.CONSENT_NEEDED: b"UNAVAILABLE",
+    Kind.UNAVAILABLE: b"UNAVAILABLE",
+    Kind.TOKEN_REFUSED: b"AUTHORIZATIONFAILED",
+    Kind.MISCONFIGURED: b"CONTACTADMIN",
+    Kind.TOO_MANY: b"LIMIT",
+}
+OURS = ("IMAP4rev1", "SASL-IR", "AUTH=PLAIN", "AUTH=LOGIN")
+NOT_THROUGH_US = {"IMAP4REV1", "SASL-IR", "STARTTLS", "LOGINDISABLED", "LOGIN-REFERRALS", "UNAUTHENTICATE"}
+
+
+@dataclass(slots=True)
+class Command:
+    """A command as read: `texts` and `literals` take turns, a text first."""
+
+    texts: list[bytes] = field(default_factory=list)
+    literals: list[bytes] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.texts)) + sum(map(len, self.literals))
+
+
+class LiteralRefused(Exception):
+    """A literal is too large; the client waits for our go-ahead, so its octets do not come."""
+
+
+class BadCommand(Exception):
+    """A command's arguments make no sense; the text says why."""
+
+
+def parse_astrings(first: bytes, command: Command) -> list[bytes]:
+    """The arguments of a command, `first` being what is left of its first text (RFC 9051 section 9, astring).
+
+    Raises:
+        BadCommand: a quoted string does not end.
+    """
+    values = []
+    for text, literal in zip([first, *command.texts[1:]], [*command.literals, None], strict=True):
+        position, text = 0, text.rstrip(b" ")
+        while position < len(text):
+            match = ASTRING.match(text, position)
+            if match is None:
+                raise BadCommand("an argument is not a quoted string, a literal or an atom")
+            quoted, atom = match.groups()
+            values.append(re.sub(rb'\\(["\\])', rb"\1", quoted) if atom is None else atom)
+            position = match.end()
+        if literal is not None:
+            values.append(literal)
+    return values
+
+
+def offered_to_client(seen: ev.Capabilities | None) -> bytes:
+    """What we can do before login, and what the server will do after it."""
+    theirs = [name for name in seen or () if name not in NOT_THROUGH_US and not name.startswith("AUTH=")]
+    return " ".join((*OURS, *theirs)).encode("ascii", "replace")
+
+
+def parse_capabilities(line: bytes) -> ev.Capabilities | None:
+    """The capabilities in a greeting or an untagged response, in upper case; None where it has none."""
+    match = CAPABILITY.match(line)
+    return tuple(match[1].decode("ascii", "replace").upper().split()) if match else None
+
+
+class ImapDialogue(Dialogue):
+    """One IMAP connection until its login is decided."""
+
+    def __init__(self, terms: ev.Terms) -> None:
+        super().__init__(terms)
+        self._tag = b"*"
+        self._asked = False
+        self._commands: dict[bytes, Callable[[bytes, Command], Steps[None]]] = {
+            b"CAPABILITY": self._capability,
+            b"NOOP": self._noop,
+            b"ID": self._id,
+            b"LOGOUT": self._logout,
+            b"LOGIN": self._login_command,
+            b"AUTHENTICATE": self._authenticate_command,
+            b"STARTTLS": self._starttls,
+        }
+
+    # ---- the client
+
+    @classmethod
+    def turned_away(cls, text: str) -> bytes:
+        return fit(b"* BYE [LIMIT] ", text)
+
+    def _refusal(self, error: LoginRefused) -> bytes:
+        return fit(self._tag + b" NO [" + CODES[error.kind] + b"] ", str(error))
+
+    def _farewell(self, text: str) -> bytes:
+        pending = b"" if self._login is None else fit(self._tag + b" NO [UNAVAILABLE] ", text)
+        return pending + fit(b"* BYE ", text)
+
+    def _last_words(self, error: LoginRefused) -> bytes:
+        return self._farewell(str(error))
+
+    def _complaint(self, error: ProtocolError) -> bytes:
+        return fit(b"* BAD ", str(error)) + fit(b"* BYE ", "closing")
+
+    def _converse(self) -> Steps[None]:
+        seen = yield from self._known()
+        self._say(b"* OK [CAPABILITY " + offered_to_client(seen) + b"] emailproxy ready\r\n")
+        while True:
+            self._tag = b"*"
+            try:
+                command = yield from self._command()
+                yield from self._perform(command)
+            except BadCommand as error:
+                self._bad_command(fit(self._tag + b" BAD ", str(error)))
+            except LiteralRefused:
+                self._bad_command(fit(self._tag + b" BAD ", "the literal is too long"))
+            except LoginRefused as error:
+                self._emit(ev.Refused(None, error))
+                self._say(self._refusal(error))
+
+    def _command(self) -> Steps[Command]:
+        """A whole command, literals asked for and read."""
+        command = Command()
+        while True:
+            wide = not command.texts and AUTHENTICATE.match(self._client.starts(COMMAND_ROOM))
+            text = yield from self._client_line(MAX_SASL_RESPONSE + COMMAND_ROOM if wide else MAX_LINE)
+            literal = LITERAL.search(text)
+            command.texts.append(text[: literal.start()] if literal else text)
+            if literal is None:
+                return command
+            size = self._literal_size(command, literal)
+            if not literal[2]:
+                self._say(b"+ OK\r\n")
+            command.literals.append((yield from self._client_octets(size)))
+
+    def _literal_size(self, command: Command, literal: re.Match[bytes]) -> int:
+        digits, non_synchronising = literal.groups()
+        size = int(digits) if len(digits) <= 10 else MAX_LITERAL + 1
+        if size <= MAX_LITERAL and command.size + size <= MAX_COMMAND:
+            return size
+        if non_synchronising:
+            raise ProtocolError("a literal is too long")
+        head = COMMAND.match(command.texts[0])
+        self._tag = head[1] if head else b"*"
+        raise LiteralRefused
+
+    def _perform(self, command: Command) -> Steps[None]:
+        head = COMMAND.fullmatch(command.texts[0])
+        if head is None:
+            raise BadCommand("this is not a command: a tag and a name are expected")
+        self._tag, name, rest = head[1], head[2].upper(), head[3] or b""
+        if any(b"\0" in part for part in (*command.texts, *command.literals)):
+            raise BadCommand("NUL is not allowed")
+        perform = self._commands.get(name)
+        if perform is None:
+            raise BadCommand("log in first")
+        yield from perform(rest, command)
+
+    def _ok(self, text: bytes) -> None:
+        self._say(self._tag + b" OK " + text + b"\r\n")
+
+    def _expect_no_arguments(self, rest: bytes, command: Command) -> None:
+        if rest.strip() or command.literals:
+            raise BadCommand("this command takes no arguments")
+
+    def _capability(self, rest: bytes, command: Command) -> Steps[None]:
+        self._expect_no_arguments(rest, command)
+        seen = yield from self._known()
+        self._say(b"* CAPABILITY " + offered_to_client(seen) + b"\r\n")
+        self._ok(b"CAPABILITY completed")
+
+    def _noop(self, rest: bytes, command: Command) -> Steps[None]:
+        self._expect_no_arguments(rest, command)
+        self._ok(b"NOOP completed")
+        yield from ()
+
+    def _id(self, rest: bytes, command: Command) -> Steps[None]:
+        self._say(b"* ID NIL\r\n")
+        self._ok(b"ID completed")
+        yield from ()
+
+    def _logout(self, rest: bytes, command: Command) -> Steps[None]:
+        self._expect_no_arguments(rest, command)
+        self._say(b"* BYE logging out\r\n")
+        self._ok(b"LOGOUT completed")
+        self._hang_up("the client logged out")
+        yield
+
+    def _starttls(self, rest: bytes, command: Command) -> Steps[None]:
+        if self._client.starts(1):
+            raise ProtocolError("octets behind STARTTLS")
+        yield from ()
+        raise BadCommand("STARTTLS is not offered on this port: switch it off in the client")
+
+    def _login_command(self, rest: bytes, command: Command) -> Steps[None]:
+        """RFC 9051 section 6.2.3, in every spelling."""
+        arguments = parse_astrings(rest, command)
+        if len(arguments) != 2:
+            raise BadCommand("LOGIN takes a user name and a password")
+        yield from self._log_in(sasl.make_login(*arguments))
+
+    def _authenticate_command(self, rest: bytes, command: Command) -> Steps[None]:
+        """RFC 9051 section 6.2.2, with or without an initial response (RFC 4959), offered or not."""
+        if command.literals:
+            raise BadCommand("AUTHENTICATE takes no literals")
+        try:
+            login = yield from sasl.read_login(rest, self._ask_client)
+        except sasl.BadResponse as error:
+            raise BadCommand(str(error)) from error
+        yield from self._log_in(login)
+
+    def _ask_client(self, prompt: bytes) -> Steps[bytes]:
+        self._say(b"+ " + prompt + b"\r\n")
+        return (yield from self._client_line(MAX_SASL_RESPONSE))
+
+    # ---- the server
+
+    def _open(self) -> Steps[None]:
+        greeting = yield from self._server_line()
+        status = greeting[:10].upper()
+        if status.startswith(b"* PREAUTH"):
+            raise Broken("the mail server says that we are logged in already (PREAUTH): not trusted", fatal=True)
+        if not status.startswith(b"* OK"):
+            raise Broken(f"the mail server refuses connections: {_words(greeting)}")
+        fresh = parse_capabilities(greeting)
+        if self._terms.starttls:
+            reply = yield from self._ask(b"STARTTLS")
+            if not reply[-1].upper().startswith(b"EP OK"):
+                raise Broken(f"the mail server refuses STARTTLS: {_words(reply[-1])}")
+            yield from self._start_tls()
+            fresh = None
+        self._asked = fresh is not None
+        if fresh is not None:
+            self._learn(fresh)
+        elif self._capabilities is None:
+            yield from self._ask_capabilities()
+
+    def _ask(self, command: bytes) -> Steps[list[bytes]]:
+        """A command of our own; returns the reply's lines, the tagged one last."""
+        self._send(b"EP " + command + b"\r\n")
+        lines: list[bytes] = []
+        while not lines or not lines[-1].startswith(b"EP "):
+            lines.append((yield from self._server_line()))
+        return lines
+
+    def _ask_capabilities(self) -> Steps[None]:
+        lines = yield from self._ask(b"CAPABILITY")
+        found = [names for line in lines if (names := parse_capabilities(line)) is not None]
+        if not found:
+            raise Broken("the mail server does not tell its capabilities")
+        self._asked = True
+        self._learn(found[0])
+
+    def _mechanism(self) -> str | None:
+        return sasl.pick_mechanism(name[5:] for name in self._capabilities or () if name.startswith("AUTH="))
+
+    def _authenticate(self, credential: ev.Credential) -> Steps[Accepted | Rejected]:
+        """Under the client's own tag, so that the server's final reply can go to the client as it is.
+
+        Capabilities remembered from an earlier connection save a round trip; where they prove stale we ask.
+        """
+        while True:
+            mechanism = self._mechanism()
+            if mechanism is not None:
+                verdict, final = yield from self._exchange(mechanism, credential)
+                if self._asked or not final.upper().startswith(self._tag.upper() + b" BAD"):
+                    return verdict
+            elif self._asked:
+                raise Broken("the mail server offers neither XOAUTH2 nor OAUTHBEARER")
+            yield from self._ask_capabilities()
+
+    def _exchange(self, mechanism: str, credential: ev.Credential) -> Steps[tuple[Accepted | Rejected, bytes]]:
+        response = sasl.initial_response(mechanism, credential, self._terms.host, self._terms.port)
+        command = self._tag + b" AUTHENTICATE " + mechanism.encode()
+        answers = [sasl.failure_answer(mechanism)] * MAX_CHALLENGES
+        if "SASL-IR" in (self._capabilities or ()):
+            self._send(command + b" " + response + b"\r\n")
+        else:
+            self._send(command + b"\r\n")
+            answers.insert(0, response)
+        untagged, challenge = b"", ""
+        while True:
+            line = yield from self._server_line()
+            if line.startswith(b"+"):
+                if not answers:
+                    raise Broken("the mail server does not end the SASL exchange")
+                answer = answers.pop(0)
+                if answer is not response:
+                    challenge = sasl.failure_text(line[1:].strip())
+                self._send(answer + b"\r\n")
+            elif line.startswith(self._tag + b" "):
+                return self._judge(line, untagged, challenge), line
+            elif line[:5].upper() == b"* BYE":
+                raise Broken(f"the mail server ended the connection: {_words(line)}")
+            else:
+                untagged += line + b"\r\n"
+
+    def _judge(self, line: bytes, untagged: bytes, challenge: str) -> Accepted | Rejected:
+        status = line[len(self._tag) + 1 :]
+        if status[:3].upper() == b"OK " or status.upper() == b"OK":
+            return Accepted(untagged + line + b"\r\n")
+        if NOT_NOW.search(status):
+            raise Broken(f"the mail server is not available: {_words(line)}")
+        return Rejected(one_line(f"{_words(line)} ({challenge})" if challenge else _words(line)))
+
+
+def _words(line: bytes) -> str:
+    """What a server says, without its tag."""
+    return one_line(line.partition(b" ")[2].decode("utf-8", "replace"))

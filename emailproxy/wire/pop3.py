@@ -1,0 +1,191 @@
+"""POP3 (RFC 1939, RFC 2449, RFC 5034) up to the login, both sides of the proxy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from emailproxy.errors import Kind, LoginRefused, ProtocolError, one_line
+from emailproxy.wire import events as ev
+from emailproxy.wire import sasl
+from emailproxy.wire.dialogue import Accepted, Broken, Dialogue, Rejected, Steps
+from emailproxy.wire.lines import MAX_LINE, MAX_SASL_RESPONSE, fit
+
+COMMAND_ROOM = 64  # octets for the words before an initial response: AUTH, mechanism
+AUTH = re.compile(rb"AUTH ", re.IGNORECASE)
+# RFC 2449 section 8, RFC 3206: codes that say "not now"
+NOT_NOW = re.compile(rb"\[(?:SYS/TEMP|IN-USE|LOGIN-DELAY)\]", re.IGNORECASE)
+
+CODES = {
+    Kind.WRONG_LOGIN: b"AUTH",
+    Kind.CONSENT_NEEDED: b"SYS/TEMP",
+    Kind.UNAVAILABLE: b"SYS/TEMP",
+    Kind.TOKEN_REFUSED: b"AUTH",
+    Kind.MISCONFIGURED: b"SYS/PERM",
+    Kind.TOO_MANY: b"IN-USE",
+}
+OURS = ("USER", "SASL PLAIN LOGIN", "RESP-CODES", "AUTH-RESP-CODE")
+NOT_THROUGH_US = {"USER", "SASL", "STLS", "APOP", "RESP-CODES", "AUTH-RESP-CODE"}
+
+
+def offered_to_client(seen: ev.Capabilities | None) -> bytes:
+    """What we can do before login, and what the server will do after it: a multi-line answer's body."""
+    theirs = [line for line in seen or () if line.split(" ")[0].upper() not in NOT_THROUGH_US]
+    return b"".join(line.encode("ascii", "replace") + b"\r\n" for line in (*OURS, *theirs)) + b".\r\n"
+
+
+class Pop3Dialogue(Dialogue):
+    """One POP3 connection until its login is decided."""
+
+    def __init__(self, terms: ev.Terms) -> None:
+        super().__init__(terms)
+        self._user: bytes | None = None
+        self._commands: dict[bytes, Callable[[bytes], Steps[None]]] = {
+            b"CAPA": self._capa,
+            b"USER": self._user_command,
+            b"PASS": self._pass_command,
+            b"AUTH": self._auth_command,
+            b"STLS": self._stls,
+            b"NOOP": self._noop,
+            b"QUIT": self._quit,
+        }
+
+    # ---- the client
+
+    @classmethod
+    def turned_away(cls, text: str) -> bytes:
+        return fit(b"-ERR [IN-USE] ", text)
+
+    def _refusal(self, error: LoginRefused) -> bytes:
+        return fit(b"-ERR [" + CODES[error.kind] + b"] ", str(error))
+
+    def _farewell(self, text: str) -> bytes:
+        return fit(b"-ERR [SYS/TEMP] ", text)
+
+    def _complaint(self, error: ProtocolError) -> bytes:
+        return fit(b"-ERR ", str(error))
+
+    def _converse(self) -> Steps[None]:
+        """The greeting has no timestamp: APOP (RFC 1939 section 7) is not offered."""
+        self._say(b"+OK emailproxy ready\r\n")
+        while True:
+            wide = AUTH.match(self._client.starts(COMMAND_ROOM))
+            line = yield from self._client_line(MAX_SASL_RESPONSE + COMMAND_ROOM if wide else MAX_LINE)
+            name, _, rest = line.partition(b" ")
+            perform = self._commands.get(name.upper())
+            if perform is None:
+                self._bad_command(b"-ERR log in first, with USER and PASS or with AUTH\r\n")
+                continue
+            try:
+                yield from perform(rest)
+            except sasl.BadResponse as error:
+                self._bad_command(fit(b"-ERR ", str(error)))
+            except LoginRefused as error:
+                self._emit(ev.Refused(None, error))
+                self._say(self._refusal(error))
+
+    def _capa(self, rest: bytes) -> Steps[None]:
+        seen = yield from self._known()
+        self._say(b"+OK capabilities follow\r\n" + offered_to_client(seen))
+
+    def _user_command(self, rest: bytes) -> Steps[None]:
+        self._user = rest.strip(b" ")
+        self._say(b"+OK send PASS\r\n")
+        yield from ()
+
+    def _pass_command(self, rest: bytes) -> Steps[None]:
+        """RFC 1939 section 7: all that follows ``PASS`` and one space is the password, spaces included."""
+        user, self._user = self._user, None
+        if user is None:
+            self._bad_command(b"-ERR send USER first\r\n")
+            return
+        yield from self._log_in(sasl.make_login(user, rest))
+
+    def _auth_command(self, rest: bytes) -> Steps[None]:
+        """RFC 5034 section 4; a bare AUTH lists the mechanisms."""
+        if not rest.strip():
+            self._say(b"+OK mechanisms follow\r\nPLAIN\r\nLOGIN\r\n.\r\n")
+            return
+        login = yield from sasl.read_login(rest, self._ask_client)
+        yield from self._log_in(login)
+
+    def _ask_client(self, prompt: bytes) -> Steps[bytes]:
+        self._say(b"+ " + prompt + b"\r\n")
+        return (yield from self._client_line(MAX_SASL_RESPONSE))
+
+    def _stls(self, rest: bytes) -> Steps[None]:
+        if self._client.starts(1):
+            raise ProtocolError("octets behind STLS")
+        self._bad_command(b"-ERR STLS is not offered on this port: switch it off in the client\r\n")
+        yield from ()
+
+    def _noop(self, rest: bytes) -> Steps[None]:
+        self._say(b"+OK\r\n")
+        yield from ()
+
+    def _quit(self, rest: bytes) -> Steps[None]:
+        self._say(b"+OK bye\r\n")
+        self._hang_up("the client quit")
+        yield
+
+    # ---- the server
+
+    def _open(self) -> Steps[None]:
+        greeting = yield from self._server_line()
+        if not _is_ok(greeting):
+            raise Broken(f"the mail server refuses connections: {_words(greeting)}")
+        if self._terms.starttls:
+            self._send(b"STLS\r\n")
+            reply = yield from self._server_line()
+            if not _is_ok(reply):
+                raise Broken(f"the mail server refuses STLS: {_words(reply)}")
+            yield from self._start_tls()
+        if self._capabilities is None:
+            yield from self._ask_capabilities()
+
+    def _ask_capabilities(self) -> Steps[None]:
+        """RFC 2449 section 5; a server without CAPA is given the benefit of the doubt."""
+        self._send(b"CAPA\r\n")
+        status = yield from self._server_line()
+        lines: list[str] = []
+        while _is_ok(status) and (line := (yield from self._server_line())) != b".":
+            lines.append(line.decode("ascii", "replace"))
+        self._learn(tuple(lines))
+
+    def _mechanism(self) -> str:
+        lines = [line.upper().split() for line in self._capabilities or () if line.strip()]
+        offered = [name for first, *names in lines if first == "SASL" for name in names]
+        mechanism = sasl.pick_mechanism(offered or ["XOAUTH2"])
+        if mechanism is None:
+            raise Broken("the mail server offers neither XOAUTH2 nor OAUTHBEARER")
+        return mechanism
+
+    def _authenticate(self, credential: ev.Credential) -> Steps[Accepted | Rejected]:
+        """In two lines always: Exchange takes no initial response, and every server takes none."""
+        mechanism = self._mechanism()
+        answers = [
+            sasl.initial_response(mechanism, credential, self._terms.host, self._terms.port),
+            sasl.failure_answer(mechanism),
+        ]
+        challenge = ""
+        self._send(b"AUTH " + mechanism.encode() + b"\r\n")
+        while (line := (yield from self._server_line())).startswith(b"+") and not _is_ok(line):
+            if not answers:
+                raise Broken("the mail server does not end the SASL exchange")
+            if len(answers) == 1:
+                challenge = sasl.failure_text(line[1:].strip())
+            self._send(answers.pop(0) + b"\r\n")
+        if _is_ok(line):
+            return Accepted(line + b"\r\n")
+        if NOT_NOW.search(line):
+            raise Broken(f"the mail server is not available: {_words(line)}")
+        return Rejected(one_line(f"{_words(line)} ({challenge})" if challenge else _words(line)))
+
+
+def _is_ok(line: bytes) -> bool:
+    return line[:3].upper() == b"+OK"
+
+
+def _words(line: bytes) -> str:
+    """What a server says, without its status."""
+    return one_line(line.partition(b" ")[2].decode("utf-8", "replace"))

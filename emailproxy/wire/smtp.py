@@ -1,0 +1,234 @@
+"""SMTP submission (RFC 5321, RFC 4954, RFC 6409) up to the login, both sides of the proxy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from emailproxy.errors import Kind, LoginRefused, ProtocolError, one_line
+from emailproxy.wire import events as ev
+from emailproxy.wire import sasl
+from emailproxy.wire.dialogue import Accepted, Broken, Dialogue, Rejected, Steps
+from emailproxy.wire.lines import MAX_LINE, MAX_SASL_RESPONSE, fit
+
+MAX_COMMAND = 512  # RFC 5321 section 4.5.3.1.4: octets of a command line, CRLF included
+COMMAND_ROOM = 64  # octets for the words before an initial response: AUTH, mechanism
+AUTH = re.compile(rb"AUTH ", re.IGNORECASE)
+SUCCESS = b"235 2.7.0 "  # some printers quit after any other success text
+
+CODES = {
+    Kind.WRONG_LOGIN: b"535 5.7.8 ",
+    Kind.CONSENT_NEEDED: b"454 4.7.0 ",
+    Kind.UNAVAILABLE: b"454 4.7.0 ",
+    Kind.TOKEN_REFUSED: b"535 5.7.8 ",
+    Kind.MISCONFIGURED: b"454 4.7.0 ",
+    Kind.TOO_MANY: b"421 4.7.0 ",
+}
+OUR_AUTH = "AUTH PLAIN LOGIN"
+NOT_THROUGH_US = {"AUTH", "STARTTLS"}
+WEB_METHODS = {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT"}
+LOGIN_FIRST = (
+    b"530 5.7.0 Authentication required: this client sent no login; "
+    b"switch on SMTP authentication (user name and password) in it\r\n"
+)
+
+
+def offered_to_client(seen: ev.Capabilities | None) -> bytes:
+    """Our answer to EHLO: what we can do before login, and what the server will do after it."""
+    theirs = [line for line in seen or () if re.split("[ =]", line)[0].upper() not in NOT_THROUGH_US]
+    lines = [b"emailproxy", *(line.encode("ascii", "replace") for line in (*theirs, OUR_AUTH))]
+    return b"".join(b"250-" + line + b"\r\n" for line in lines[:-1]) + b"250 " + lines[-1] + b"\r\n"
+
+
+class SmtpDialogue(Dialogue):
+    """One SMTP connection until its login is decided."""
+
+    bad_command_limit = 10
+    too_many_ends = True  # RFC 5321 section 3.8: after 421 we close
+
+    def __init__(self, terms: ev.Terms) -> None:
+        super().__init__(terms)
+        self._commands: dict[bytes, Callable[[bytes], Steps[None]]] = {
+            b"EHLO": self._ehlo,
+            b"HELO": self._helo,
+            b"AUTH": self._auth_command,
+            b"STARTTLS": self._starttls,
+            b"NOOP": self._simply(b"250 2.0.0 OK\r\n"),
+            b"RSET": self._simply(b"250 2.0.0 OK\r\n"),
+            b"VRFY": self._simply(b"252 2.5.0 Cannot verify before login\r\n"),
+            b"HELP": self._simply(b"214 2.0.0 Log in with AUTH PLAIN or AUTH LOGIN\r\n"),
+            b"MAIL": self._simply(LOGIN_FIRST),
+            b"RCPT": self._simply(LOGIN_FIRST),
+            b"DATA": self._simply(LOGIN_FIRST),
+            b"BDAT": self._bdat,
+            b"QUIT": self._quit,
+        }
+
+    # ---- the client
+
+    @classmethod
+    def turned_away(cls, text: str) -> bytes:
+        return fit(b"421 4.7.0 ", text)
+
+    def _refusal(self, error: LoginRefused) -> bytes:
+        return fit(CODES[error.kind], str(error))
+
+    def _farewell(self, text: str) -> bytes:
+        return fit(b"421 4.4.2 ", text)
+
+    def _complaint(self, error: ProtocolError) -> bytes:
+        return fit(b"500 5.5.2 ", str(error))
+
+    def _converse(self) -> Steps[None]:
+        self._say(b"220 emailproxy ESMTP ready\r\n")
+        while True:
+            wide = AUTH.match(self._client.starts(COMMAND_ROOM))
+            line = yield from self._client_line(MAX_SASL_RESPONSE + COMMAND_ROOM if wide else MAX_LINE)
+            name, _, rest = line.partition(b" ")
+            try:
+                yield from self._perform(name.upper(), rest)
+            except sasl.NotOffered as error:
+                self._bad_command(fit(b"504 5.5.4 ", str(error)))
+            except sasl.BadResponse as error:
+                self._bad_command(fit(b"501 5.5.2 ", str(error)))
+            except LoginRefused as error:
+                self._emit(ev.Refused(None, error))
+                self._say(self._refusal(error))
+
+    def _perform(self, name: bytes, rest: bytes) -> Steps[None]:
+        if name in WEB_METHODS:
+            self._say(b"554 5.7.0 This is a mail server, not a web server\r\n")
+            self._hang_up("the client speaks HTTP")
+            yield
+        perform = self._commands.get(name)
+        if perform is None:
+            self._bad_command(b"500 5.5.1 Command not recognized\r\n")
+        else:
+            yield from perform(rest)
+
+    def _simply(self, reply: bytes) -> Callable[[bytes], Steps[None]]:
+        def perform(rest: bytes) -> Steps[None]:
+            self._say(reply)
+            yield from ()
+
+        return perform
+
+    def _ehlo(self, rest: bytes) -> Steps[None]:
+        if not rest.strip():
+            self._bad_command(b"501 5.5.4 EHLO takes a name\r\n")
+            return
+        seen = yield from self._known()
+        self._say(offered_to_client(seen))
+
+    def _helo(self, rest: bytes) -> Steps[None]:
+        self._say(b"250 emailproxy\r\n")
+        yield from ()
+
+    def _auth_command(self, rest: bytes) -> Steps[None]:
+        """RFC 4954 section 4."""
+        login = yield from sasl.read_login(rest, self._ask_client)
+        yield from self._log_in(login)
+
+    def _ask_client(self, prompt: bytes) -> Steps[bytes]:
+        self._say(b"334 " + prompt + b"\r\n")
+        return (yield from self._client_line(MAX_SASL_RESPONSE))
+
+    def _starttls(self, rest: bytes) -> Steps[None]:
+        if self._client.starts(1):
+            raise ProtocolError("octets behind STARTTLS")
+        self._bad_command(b"502 5.5.1 STARTTLS is not offered on this port: switch it off in the client\r\n")
+        yield from ()
+
+    def _bdat(self, rest: bytes) -> Steps[None]:
+        """RFC 3030 section 2: the chunk follows unasked; it must not be read as commands."""
+        self._say(LOGIN_FIRST)
+        self._hang_up("BDAT before login")
+        yield
+
+    def _quit(self, rest: bytes) -> Steps[None]:
+        self._say(b"221 2.0.0 Bye\r\n")
+        self._hang_up("the client quit")
+        yield
+
+    # ---- the server
+
+    def _open(self) -> Steps[None]:
+        code, lines = yield from self._reply()
+        if code != b"220":
+            raise Broken(f"the mail server refuses connections: {_words(lines)}")
+        offered = yield from self._greet()
+        if self._terms.starttls:
+            if "STARTTLS" not in map(str.upper, offered):
+                raise Broken(
+                    "the mail server does not offer STARTTLS on this port: check server_starttls and server_port"
+                )
+            self._send(b"STARTTLS\r\n")
+            code, lines = yield from self._reply()
+            if code != b"220":
+                raise Broken(f"the mail server refuses STARTTLS: {_words(lines)}")
+            yield from self._start_tls()
+            offered = yield from self._greet()
+        self._learn(offered)
+
+    def _greet(self) -> Steps[ev.Capabilities]:
+        """EHLO; the extensions as RFC 5321 section 4.1.1.1 lists them, a line each."""
+        self._send(b"EHLO " + self._terms.ehlo_name.encode("ascii", "replace") + b"\r\n")
+        code, lines = yield from self._reply()
+        if code != b"250":
+            raise Broken(f"the mail server refuses EHLO: {_words(lines)}")
+        return tuple(line[4:].strip().decode("ascii", "replace") for line in lines[1:])
+
+    def _reply(self) -> Steps[tuple[bytes, list[bytes]]]:
+        """A whole reply: its code and its lines, the code still in front (RFC 5321 section 4.2.1)."""
+        lines = [(yield from self._server_line())]
+        while lines[-1][3:4] == b"-":
+            lines.append((yield from self._server_line()))
+        code = lines[-1][:3]
+        if not code.isdigit() or any(line[:3] != code for line in lines):
+            raise Broken("the mail server's reply is not SMTP")
+        return code, lines
+
+    def _mechanism(self) -> str:
+        lines = [re.split("[ =]", line.upper()) for line in self._capabilities or ()]
+        mechanism = sasl.pick_mechanism(name for first, *names in lines if first == "AUTH" for name in names)
+        if mechanism is None:
+            raise Broken("the mail server offers neither XOAUTH2 nor OAUTHBEARER")
+        return mechanism
+
+    def _authenticate(self, credential: ev.Credential) -> Steps[Accepted | Rejected]:
+        """RFC 4954 section 4; an initial response that makes the line too long waits for 334."""
+        mechanism = self._mechanism()
+        response = sasl.initial_response(mechanism, credential, self._terms.host, self._terms.port)
+        command = b"AUTH " + mechanism.encode()
+        answers = [sasl.failure_answer(mechanism)]
+        inline = command + b" " + response + b"\r\n"
+        if len(inline) <= MAX_COMMAND:
+            self._send(inline)
+        else:
+            self._send(command + b"\r\n")
+            answers.insert(0, response)
+        challenge = ""
+        code, lines = yield from self._reply()
+        while code == b"334":
+            if not answers:
+                raise Broken("the mail server does not end the SASL exchange")
+            if len(answers) == 1:
+                challenge = sasl.failure_text(lines[-1][4:].strip())
+            self._send(answers.pop(0) + b"\r\n")
+            code, lines = yield from self._reply()
+        return self._judge(code, lines, challenge)
+
+    def _judge(self, code: bytes, lines: list[bytes], challenge: str) -> Accepted | Rejected:
+        words = _words(lines)
+        if code == b"235":
+            reply = b"\r\n".join(lines) + b"\r\n"
+            return Accepted(reply if reply.startswith(SUCCESS) else fit(SUCCESS, "Authentication successful"))
+        if code.startswith(b"4"):
+            raise Broken(f"the mail server is not available: {words}")
+        return Rejected(one_line(f"{words} ({challenge})" if challenge else words))
+
+
+def _words(lines: list[bytes]) -> str:
+    """What a server says, with its code."""
+    texts = [lines[0], *(line[4:] for line in lines[1:])]
+    return one_line(b" ".join(texts).decode("utf-8", "replace"))

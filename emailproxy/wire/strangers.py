@@ -1,0 +1,17 @@
+"""What a client speaks that does not speak mail, told from its first octets, in words for the log."""
+
+from __future__ import annotations
+
+TLS_HANDSHAKE = b"\x16"  # RFC 8446 section 5.1: ContentType
+PROXY_V1 = b"PROXY "
+PROXY_V2 = b"\r\n\r\n\0\r\nQUIT\n"
+LONGEST_SIGNATURE = len(PROXY_V2)
+
+
+def recognise(first: bytes) -> str | None:
+    """The hint for the log, or None for a client that may well speak mail."""
+    if first.startswith(TLS_HANDSHAKE):
+        return "the client speaks TLS, but this port is plaintext: switch SSL/TLS and STARTTLS off in the client"
+    if first.startswith((PROXY_V1, PROXY_V2)):
+        return "the client sent a PROXY protocol header, which this port does not take: switch it off at the sender"
+    return None
