@@ -1,0 +1,1 @@
+"""Configuration: INI text to frozen models, and back."""

@@ -1,0 +1,98 @@
+"""Checks that need an account as a whole, inherited settings included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from emailproxy.config import catchall, repairs
+from emailproxy.config.hosts import is_loopback
+from emailproxy.config.keys import ACCOUNT_KEYS
+from emailproxy.config.model import DEFAULT_LISTEN_ADDRESS, FlowName
+from emailproxy.config.scan import Entry, Report, Section
+from emailproxy.config.values import nearest
+
+
+class AccountChecker:
+    """Checks the account sections of one file, both mappings keyed by case-folded name."""
+
+    def __init__(
+        self,
+        sections: Mapping[str, Section],
+        values: Mapping[str, catchall.Values],
+        report: Report,
+        *,
+        catch_all: bool,
+    ) -> None:
+        self._sections = sections
+        self._values = values
+        self._report = report
+        self._catch_all = catch_all
+
+    def check(self) -> None:
+        for name, section in self._sections.items():
+            if name.startswith("@") and not self._catch_all:
+                mend = "set allow_catch_all_accounts = True in [emailproxy], or remove the section"
+                self._report.notice(section, "is a catch-all and is not used", mend)
+            else:
+                self._check(name)
+
+    def _check(self, name: str) -> None:
+        names = catchall.chain(self._values, name, catch_all=self._catch_all)
+        values = catchall.merge(self._values, names)
+        torn = any(self._sections[part].torn for part in names)
+        if not torn and not self._completed_by_others(name):
+            for problem in catchall.problems(values):
+                self._tell(names, problem)
+        flow, advice = catchall.flow_of(values)
+        if flow and advice:
+            where = self._origin(names, advice.key)
+            self._report.notice(where or self._sections[name], advice.what, advice.mend)
+        if flow is FlowName.AUTHORIZATION_CODE:
+            self._tell_where_it_listens(names, values)
+
+    def _completed_by_others(self, name: str) -> bool:
+        """Whether a catch-all is but the base of other sections, which may add what it lacks."""
+        if not name.startswith("@"):
+            return False
+        chains = (catchall.chain(self._values, other, catch_all=True) for other in self._values if other != name)
+        return any(name in names for names in chains)
+
+    def _tell(self, names: tuple[str, ...], problem: catchall.Problem) -> None:
+        broken = self._broken(names)
+        depends = {problem.key, "permission_url"} if problem.key == "oauth2_flow" else {problem.key}
+        if depends & broken:
+            return
+        entry = self._origin(names, problem.key)
+        if entry is not None and problem.what != catchall.MISSING:
+            self._report.fault(entry, problem.what, problem.mend)
+            return
+        mend = problem.mend
+        wider = catchall.chain(self._values, names[0], catch_all=True)
+        if not self._catch_all and problem.key in catchall.merge(self._values, wider):
+            mend += f", or set allow_catch_all_accounts = True to inherit it from [{wider[-1]}]"
+        self._report.fault(self._sections[names[0]], problem.what, mend, problem.key)
+
+    def _broken(self, names: tuple[str, ...]) -> set[str]:
+        """The keys that are there but have a fault of their own, their misspellings included."""
+        present = {key for name in names for key in self._sections[name].entries}
+        proper = {repairs.RENAMED.get(key, key) for key in present}
+        read = {key for name in names for key in self._values[name]}
+        return {near for key in proper - read for near in (nearest(key, ACCOUNT_KEYS),) if near}
+
+    def _origin(self, names: tuple[str, ...], key: str) -> Entry | None:
+        """Where an effective value comes from."""
+        return next((found for name in names if (found := self._sections[name].entries.get(key))), None)
+
+    def _tell_where_it_listens(self, names: tuple[str, ...], values: catchall.Values) -> None:
+        redirect_uri = str(values.get("redirect_uri", ""))
+        if not redirect_uri or "redirect_listen_address" in values:
+            return
+        if repairs.placeholder("redirect_uri", redirect_uri):
+            return
+        parts = urlsplit(redirect_uri)
+        if parts.scheme == "http" and is_loopback(parts.hostname or ""):
+            return
+        what = f"leads to a reverse proxy; emailproxy will listen on http://{DEFAULT_LISTEN_ADDRESS}/ for it"
+        mend = "let the proxy forward there, or set redirect_listen_address"
+        self._report.notice(self._origin(names, "redirect_uri"), what, mend)

@@ -1,0 +1,128 @@
+"""Configuration files: where they are, and INI text to a `Config`. A wrong file yields all its faults at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+from emailproxy.config.model import Config
+from emailproxy.config.reader import Reader
+from emailproxy.config.scan import MAX_FILE_OCTETS, Report, decode, in_order, scan
+from emailproxy.errors import ConfigError, Fault
+
+FILE_NAME = "emailproxy.ini"
+SYSTEM_FILE = Path("/etc/emailproxy") / FILE_NAME
+READABLE_BY_OTHERS = 0o004
+
+
+def load(
+    path: Path,
+    *,
+    state_dir: Path | None = None,
+    log_file: Path | None = None,
+    allow_placeholders: bool = False,
+) -> Config:
+    """The configuration of a file. `state_dir` and `log_file` override what the file says.
+
+    Args:
+        allow_placeholders: take a draft, which may still hold placeholders and lack servers or accounts.
+
+    Raises:
+        ConfigError: the file cannot be read, or is wrong; it holds every fault.
+    """
+    octets, mode = read(path)
+    exposed = os.name == "posix" and bool(mode & READABLE_BY_OTHERS)
+    return _config(octets, path, (state_dir, log_file), draft=allow_placeholders, exposed=exposed)
+
+
+def loads(
+    text: str,
+    path: Path,
+    *,
+    state_dir: Path | None = None,
+    log_file: Path | None = None,
+    allow_placeholders: bool = False,
+) -> Config:
+    """The configuration of a text, as `load` does it; `path` is what messages name and paths are relative to."""
+    octets = text.encode("utf-8", "surrogatepass")
+    return _config(octets, path, (state_dir, log_file), draft=allow_placeholders)
+
+
+def placeholders(config: Config) -> tuple[Fault, ...]:
+    """The values that still wait to be filled in, each with its name and line."""
+    return config.placeholders
+
+
+def find(explicit: Path | None = None) -> Path:
+    """The configuration file to use: the one that is named, or the first there is.
+
+    Raises:
+        ConfigError: none is named, and there is none.
+    """
+    if explicit is not None:
+        return explicit
+    for candidate in search_path():
+        if candidate.is_absolute() or _safe_here(candidate):
+            return candidate
+    places = ", ".join(str(candidate) for candidate in (Path(FILE_NAME), user_file(), SYSTEM_FILE))
+    what = f"there is no configuration file; looked for {places}"
+    raise ConfigError((Fault(FILE_NAME, None, None, None, what, "write one with emailproxy register"),))
+
+
+def user_file() -> Path:
+    """Where this user's configuration file belongs."""
+    return platformdirs.user_config_path("emailproxy", appauthor=False) / FILE_NAME
+
+
+def default_state_dir() -> Path:
+    """`$STATE_DIRECTORY` where systemd sets it (systemd.exec(5)), else the user's; the folder is ours alone."""
+    service = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    return (Path(service) if service else platformdirs.user_state_path("emailproxy", appauthor=False)) / "state"
+
+
+def default_log_file() -> Path:
+    """In `$LOGS_DIRECTORY` where systemd sets it (systemd.exec(5)), else in the user's folder of logs."""
+    service = os.environ.get("LOGS_DIRECTORY", "").partition(":")[0]
+    folder = Path(service) if service else platformdirs.user_log_path("emailproxy", appauthor=False)
+    return folder / "emailproxy.log"
+
+
+def search_path() -> list[Path]:
+    """The files there are, in the order in which they are preferred."""
+    return [place for place in (Path(FILE_NAME), user_file(), SYSTEM_FILE) if os.path.isfile(place)]
+
+
+def _safe_here(path: Path) -> bool:
+    """Root obeys a file in the working directory only if nobody else could have put it there."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return True
+    return path.stat().st_uid == 0 and path.lstat().st_uid == 0 and path.absolute().parent.stat().st_uid == 0
+
+
+def read(path: Path) -> tuple[bytes, int]:
+    """The octets of a file, and its mode."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_FILE_OCTETS + 1), os.fstat(file.fileno()).st_mode
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or "it has no such name"
+        mend = "name the file with --config, or write one with emailproxy register"
+        raise ConfigError((Fault(str(path), None, None, None, f"cannot be read: {reason}", mend),)) from None
+
+
+def _config(
+    octets: bytes, path: Path, places: tuple[Path | None, Path | None], *, draft: bool, exposed: bool = False
+) -> Config:
+    report = Report(str(path))
+    reader = Reader(path, report, draft=draft)
+    reader.read(scan(decode(octets, report), report))
+    state_dir, log_file = places
+    reader.place("state_dir", state_dir, default_state_dir)
+    reader.place("log_file", log_file, default_log_file)
+    if exposed and reader.holds_secrets:
+        report.notice(None, "every user of this machine can read the client secret in it", f"chmod 600 {path}")
+    if report.faults:
+        raise ConfigError(in_order(report.faults))
+    return reader.config()

@@ -1,0 +1,134 @@
+"""The configuration as frozen, validated models. `config.ini` makes them from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from emailproxy.config.hosts import host_and_port, is_loopback
+from emailproxy.errors import Fault
+from emailproxy.secret import Secret
+
+SECONDS = 1
+MINUTES = 60 * SECONDS
+HOURS = 60 * MINUTES
+KIB = 1024
+MIB = 1024 * KIB
+
+DEFAULT_LISTEN_ADDRESS = "127.0.0.1:8801"
+HTTP_PORT = 80
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class MailProtocol(StrEnum):
+    """The values are the section prefixes: ``[IMAP-2993]``."""
+
+    IMAP = "IMAP"
+    POP = "POP"
+    SMTP = "SMTP"
+
+
+class FlowName(StrEnum):
+    AUTHORIZATION_CODE = "authorization_code"
+    CLIENT_CREDENTIALS = "client_credentials"
+
+
+class Server(Frozen):
+    """One listening section and the mail server behind it."""
+
+    section: str
+    protocol: MailProtocol
+    local_port: int = Field(ge=0, le=65535)
+    """0 lets the operating system choose; a file cannot say so."""
+    local_address: str | None = None
+    """None: the loopbacks that this host has."""
+    server_address: str
+    server_port: int = Field(ge=1, le=65535)
+    server_starttls: bool = False
+    ca_file: Path | None = None
+    """In place of the system's trust store."""
+    ehlo_name: str | None = None
+
+
+class Account(Frozen):
+    """One account's OAuth 2.0 settings, inherited ones included."""
+
+    name: str
+    """As its own section or, for a catch-all, the login spells it."""
+    section: str
+    """The most specific section that its settings come from."""
+    flow: FlowName
+    token_url: str
+    permission_url: str | None = None
+    scope: str
+    client_id: str
+    client_secret: Secret | None = None
+    redirect_uri: str = "http://localhost:8801/"
+    redirect_listen_address: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The name by which state is kept: account names compare without regard to case."""
+        return self.name.casefold()
+
+    @property
+    def listen_address(self) -> str:
+        """Where the redirect listener of this account listens, as ``host:port``.
+
+        `redirect_listen_address`, or else `redirect_uri` itself where it is plain HTTP on a loopback; any
+        other `redirect_uri` is a reverse proxy's, which finds us at ``127.0.0.1:8801``.
+        """
+        address = self.redirect_listen_address
+        parts = urlsplit(address if address and "://" in address else f"//{address}" if address else "")
+        if not parts.hostname:
+            parts = urlsplit(self.redirect_uri)
+            if parts.scheme != "http" or not is_loopback(parts.hostname or ""):
+                return DEFAULT_LISTEN_ADDRESS
+        return host_and_port(parts.hostname or "", HTTP_PORT if parts.port is None else parts.port)
+
+
+class Settings(Frozen):
+    """The `[emailproxy]` section."""
+
+    ca_file: Path | None = None
+    state_dir: Path
+    log_file: Path
+    log_size_mib: int = Field(default=10, ge=1, le=10_240)
+    log_files: int = Field(default=5, ge=1, le=1000)
+    """How many rotated files are kept beside the current one."""
+    consent_wait: float = Field(default=20.0, ge=0, le=1 * HOURS)
+    """Seconds that a login waits for a person before its client is told to come back."""
+    login_timeout: float = Field(default=60.0, gt=0, le=1 * HOURS)
+    """Seconds that a client has to log in; longer only while a consent is awaited."""
+    max_connections: int = Field(default=1000, ge=1, le=1_000_000)
+    max_connections_per_address: int = Field(default=200, ge=1, le=1_000_000)
+    allow_catch_all_accounts: bool = False
+    delete_account_token_on_password_error: bool = False
+    encrypt_client_secret_on_first_use: bool = False
+    use_login_password_as_client_credentials_secret: bool = False
+
+
+class Config(Frozen):
+    """A whole configuration file."""
+
+    path: Path
+    settings: Settings
+    servers: tuple[Server, ...]
+    sections: Mapping[str, Mapping[str, str | Secret]]
+    """The account sections after repairs, keyed by case-folded name; `config.catchall` resolves them."""
+    spellings: Mapping[str, str] = Field(default_factory=dict)
+    """The names of those sections as the file spells them, keyed the same."""
+    notices: tuple[str, ...] = ()
+    """Repairs and warnings, each naming file, line, key and mend."""
+    placeholders: tuple[Fault, ...] = ()
+    """Values that still wait to be filled in; `serve` refuses a file that has any."""
+
+    _resolved: dict[str, Account] = PrivateAttr(default_factory=dict)
+    """What `config.catchall` has resolved, by login name."""

@@ -1,0 +1,95 @@
+"""Mail providers by name: their servers and OAuth 2.0 endpoints, as they document them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from emailproxy.config.model import MailProtocol
+
+
+@dataclass(frozen=True, slots=True)
+class MailServer:
+    address: str
+    port: int
+    starttls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """What `register --provider` fills in."""
+
+    servers: Mapping[MailProtocol, MailServer]
+    token_url: str
+    permission_url: str
+    scope: str
+    needs_secret: bool
+    """Whether its token endpoint wants a client secret even of programs on a person's own machine."""
+    application_token_url: str | None = None
+    """Where applications get tokens without a person (RFC 6749 section 4.4); None: it has no such grant."""
+    application_scope: str | None = None
+
+
+def _tls(imap: str, pop: str, smtp: str) -> Mapping[MailProtocol, MailServer]:
+    """Servers on the ports of implicit TLS (RFC 8314 section 7.3)."""
+    return MappingProxyType(
+        {
+            MailProtocol.IMAP: MailServer(imap, 993),
+            MailProtocol.POP: MailServer(pop, 995),
+            MailProtocol.SMTP: MailServer(smtp, 465),
+        }
+    )
+
+
+GOOGLE = Provider(
+    servers=_tls("imap.gmail.com", "pop.gmail.com", "smtp.gmail.com"),
+    token_url="https://oauth2.googleapis.com/token",  # noqa: S106 - an address
+    permission_url="https://accounts.google.com/o/oauth2/auth",
+    scope="https://mail.google.com/",
+    needs_secret=True,
+)
+
+_TENANTS = "https://login.microsoftonline.com"
+MICROSOFT = Provider(
+    servers=MappingProxyType(
+        {
+            MailProtocol.IMAP: MailServer("outlook.office365.com", 993),
+            MailProtocol.POP: MailServer("outlook.office365.com", 995),
+            MailProtocol.SMTP: MailServer("smtp.office365.com", 587, starttls=True),
+        }
+    ),
+    token_url=f"{_TENANTS}/common/oauth2/v2.0/token",
+    permission_url=f"{_TENANTS}/common/oauth2/v2.0/authorize",
+    scope=(
+        "https://outlook.office365.com/IMAP.AccessAsUser.All https://outlook.office365.com/POP.AccessAsUser.All "
+        "https://outlook.office365.com/SMTP.Send offline_access"
+    ),
+    needs_secret=False,
+    # applications belong to one tenant: `common` has no tokens for them
+    application_token_url=f"{_TENANTS}/TENANT_ID/oauth2/v2.0/token",
+    application_scope="https://outlook.office365.com/.default",
+)
+
+FASTMAIL = Provider(
+    servers=_tls("imap.fastmail.com", "pop.fastmail.com", "smtp.fastmail.com"),
+    token_url="https://api.fastmail.com/oauth/refresh",  # noqa: S106 - an address
+    permission_url="https://api.fastmail.com/oauth/authorize",
+    scope=(
+        "https://www.fastmail.com/dev/protocol-imap https://www.fastmail.com/dev/protocol-pop "
+        "https://www.fastmail.com/dev/protocol-smtp offline_access"
+    ),
+    needs_secret=False,
+)
+
+YAHOO = Provider(
+    servers=_tls("imap.mail.yahoo.com", "pop.mail.yahoo.com", "smtp.mail.yahoo.com"),
+    token_url="https://api.login.yahoo.com/oauth2/get_token",  # noqa: S106 - an address
+    permission_url="https://api.login.yahoo.com/oauth2/request_auth",
+    scope="mail-w",
+    needs_secret=True,
+)
+
+PROVIDERS: Mapping[str, Provider] = MappingProxyType(
+    {"google": GOOGLE, "microsoft": MICROSOFT, "fastmail": FASTMAIL, "yahoo": YAHOO}
+)
