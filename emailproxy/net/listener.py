@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from emailproxy.errors import ServiceError
 from emailproxy.net.dial import tune
@@ -81,9 +81,9 @@ class TurnedAway(asyncio.Protocol):
         self._last_words = last_words
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.write(self._last_words)
-        transport.close()
+        stream = cast("asyncio.Transport", transport)
+        stream.write(self._last_words)
+        stream.close()
 
 
 class Door(asyncio.Protocol):
@@ -93,10 +93,10 @@ class Door(asyncio.Protocol):
         self._listener = listener
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        protocol = self._listener.receive(transport)
-        transport.set_protocol(protocol)
-        protocol.connection_made(transport)
+        stream = cast("asyncio.Transport", transport)  # uvloop's are not instances of it
+        protocol = self._listener.receive(stream)
+        stream.set_protocol(protocol)
+        protocol.connection_made(stream)
 
 
 class Listener:

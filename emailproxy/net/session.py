@@ -7,11 +7,13 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from emailproxy.errors import LoginRefused, ServerUnavailable
-from emailproxy.net.relay import BUFFER_LIMIT, DRAIN_S, Relay, Wire
-from emailproxy.net.tls import client_context, explain
+from emailproxy.net.pipes import ClientPipe, Goodbye, ServerPipe, Vestibule
+from emailproxy.net.relay import BUFFER_LIMIT, Relay
+from emailproxy.net.tls import NO_TLS, client_context, explain
 from emailproxy.wire import events as ev
 from emailproxy.wire.imap import ImapDialogue
 from emailproxy.wire.pop3 import Pop3Dialogue
@@ -29,6 +31,7 @@ log = logging.getLogger("emailproxy.net")
 DIALOGUES: dict[str, type[Dialogue]] = {"IMAP": ImapDialogue, "POP": Pop3Dialogue, "SMTP": SmtpDialogue}
 DEFAULT_EHLO_NAME = "[127.0.0.1]"
 HANDSHAKE_TIMEOUT_S = 10.0
+Work = Callable[[], Coroutine[Any, Any, ev.Event | None]]
 GRACE_S = 15.0  # for the mail server, once a token came after the login's deadline
 
 
@@ -72,90 +75,6 @@ class Upstream:
         return client_context(self.server.ca_file)
 
 
-class Pipe(asyncio.Protocol):
-    """Turns one side's transport into events, until the login is decided."""
-
-    def __init__(self, session: Session, data: Callable[[bytes], ev.Event], eof: ev.Event) -> None:
-        self._session: Session | None = session
-        self._data = data
-        self._eof = eof
-        self.wire: Wire | None = None
-        self.lost = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.wire = Wire(transport)
-
-    def data_received(self, data: bytes) -> None:
-        if self._session is not None:
-            self._session.feed(self._data(data))
-
-    def eof_received(self) -> bool:
-        self._end()
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
-        self._end()
-
-    def _end(self) -> None:
-        if self._session is not None:
-            self._session.feed(self._eof)
-
-    def detach(self) -> None:
-        """What still comes from this side is nobody's business any more."""
-        self._session = None
-
-    def pause_writing(self) -> None:
-        self._set_write_paused(True)
-
-    def resume_writing(self) -> None:
-        self._set_write_paused(False)
-
-    def _set_write_paused(self, paused: bool) -> None:
-        assert self.wire is not None
-        self.wire.write_paused = paused
-        if self._session is not None:
-            self._session.hold_client()
-
-
-class ClientPipe(Pipe):
-    """The client's side: the session begins with its connection."""
-
-    def __init__(self, session: Session) -> None:
-        super().__init__(session, ev.ClientData, ev.ClientEOF())
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        assert self._session is not None
-        self._session.begin()
-
-    def eof_received(self) -> bool:
-        """The last words go out first: the session closes the transport."""
-        self._end()
-        return True
-
-
-class Goodbye(asyncio.Protocol):
-    """A client that is being closed: our last words arrive, because we take what it still sends."""
-
-    def __init__(self, wire: Wire, on_end: Callable[[], None]) -> None:
-        self._wire = wire
-        self._on_end = on_end
-
-    def start(self) -> None:
-        transport = self._wire.transport
-        transport.set_protocol(self)
-        if not transport.is_closing():
-            self._wire.resume()
-            transport.write_eof()
-        self._timer = asyncio.get_running_loop().call_later(DRAIN_S, transport.abort)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._timer.cancel()
-        self._on_end()
-
-
 class Session:
     """One client's connection, from its greeting to its end."""
 
@@ -166,7 +85,7 @@ class Session:
         self._dialogue = DIALOGUES[visit.protocol](upstream.terms)
         self._tasks: set[asyncio.Task[None]] = set()
         self._client = ClientPipe(self)
-        self._server: Pipe | None = None
+        self._server: ServerPipe | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._token_pending = False
         self._overdue = False
@@ -232,18 +151,18 @@ class Session:
                 self._write(self._server, data)
             case ev.Connect():
                 self._drop_server()
-                self._start(self._connect(Pipe(self, ev.ServerData, ev.ServerEOF())), ev.ServerFailed)
+                self._start(partial(self._connect, ServerPipe(self)), ev.ServerFailed)
             case ev.StartTls():
-                pipe = self._server
-                assert pipe is not None
-                assert pipe.wire is not None
-                pipe.wire.pause()
-                self._start(self._secure(pipe), ev.ServerFailed)
+                secured = self._server
+                assert secured is not None
+                assert secured.wire is not None
+                secured.wire.pause()
+                self._start(partial(self._secure, secured), ev.ServerFailed)
             case ev.NeedToken(login, rejected):
                 self._token_pending = True
                 if rejected is None:
                     self._asked_at_s = time.monotonic()
-                self._start(self._get_token(login, rejected), ev.TokenFailed)
+                self._start(partial(self._get_token, login, rejected), ev.TokenFailed)
             case ev.Learned(capabilities):
                 self._upstream.seen = capabilities
             case ev.Refused(login, error):
@@ -255,16 +174,16 @@ class Session:
             case ev.Hangup(reason):
                 self._hang_up(reason)
 
-    def _write(self, pipe: Pipe | None, data: bytes) -> None:
+    def _write(self, pipe: ClientPipe | ServerPipe | None, data: bytes) -> None:
         if pipe is not None and pipe.wire is not None and not pipe.wire.transport.is_closing():
             pipe.wire.transport.write(data)
 
-    def _start(self, work: Coroutine[Any, Any, ev.Event | None], failed: Callable[[LoginRefused], ev.Event]) -> None:
+    def _start(self, work: Work, failed: Callable[[LoginRefused], ev.Event]) -> None:
         """Runs `work` beside the events; its result, if any, is one."""
 
         async def run() -> None:
             try:
-                event = await work
+                event = await work()
             except LoginRefused as error:
                 event = failed(error)
             except Exception:
@@ -286,26 +205,31 @@ class Session:
                 self._overdue = False
                 self._deadline = asyncio.get_running_loop().call_later(GRACE_S, self._on_deadline)
 
-    async def _connect(self, pipe: Pipe) -> ev.Event:
+    async def _connect(self, pipe: ServerPipe) -> ev.Event:
         server = self._upstream.server
         sock = await self._upstream.dialer.connect(server.server_address, server.server_port)
         if self._over:
             sock.close()
             return ev.ServerEOF()
         self._server = pipe
-        await asyncio.get_running_loop().create_connection(lambda: pipe, sock=sock)
-        if not server.server_starttls:
+        loop = asyncio.get_running_loop()
+        if server.server_starttls:
+            await loop.create_connection(lambda: pipe, sock=sock)
+        else:
+            await loop.create_connection(lambda: Vestibule(pipe), sock=sock)
             await self._handshake(pipe)
         return ev.ServerConnected()
 
-    async def _secure(self, pipe: Pipe) -> ev.Event:
+    async def _secure(self, pipe: ServerPipe) -> ev.Event:
         await self._handshake(pipe)
         return ev.TlsStarted(ev.Side.SERVER)
 
-    async def _handshake(self, pipe: Pipe) -> None:
+    async def _handshake(self, pipe: ServerPipe) -> None:
         """TLS over a plain connection, the raw transport kept: see FACTS on uvloop's buffers."""
         wire, host = pipe.wire, self._upstream.server.server_address
         assert wire is not None
+        pipe.in_handshake = True
+        told = NO_TLS.format(host)
         try:
             tls = await asyncio.get_running_loop().start_tls(
                 wire.transport,
@@ -317,9 +241,11 @@ class Session:
         except OSError as error:
             pipe.detach()
             wire.transport.abort()
-            raise ServerUnavailable(explain(error, host)) from None
-        if tls is None:
-            raise ServerUnavailable(f"{host} closed the connection during the TLS handshake")
+            raise ServerUnavailable(told if pipe.spoke_plaintext else explain(error, host)) from None
+        if tls is None or pipe.lost:
+            closed = f"{host} closed the connection during the TLS handshake"
+            raise ServerUnavailable(told if pipe.spoke_plaintext else closed)
+        pipe.in_handshake = False
         wire.wrap(tls)
 
     # ---- endings
@@ -330,7 +256,7 @@ class Session:
         assert server is not None
         self._finish_login()
         self._log_outcome(effect.login, "accepted", "")
-        self._start(self._upstream.tokens.accepted(effect.login, self._visit), ev.TokenFailed)
+        self._start(partial(self._upstream.tokens.accepted, effect.login, self._visit), ev.TokenFailed)
         self._relay = Relay(client, server, lambda: self._on_end(self))
         self._relay.start(effect.to_client, effect.to_server)
 

@@ -11,6 +11,8 @@ from emailproxy.errors import ServiceError
 if TYPE_CHECKING:
     from pathlib import Path
 
+NO_TLS = "{} does not speak TLS on this port: check server_port and server_starttls"
+
 
 @lru_cache(maxsize=64)
 def client_context(ca_file: Path | None) -> ssl.SSLContext:
@@ -36,7 +38,7 @@ def explain(error: Exception, host: str) -> str:
             "machine's clock, and ca_file if the server uses a private CA"
         )
     if isinstance(error, ssl.SSLError) and error.reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST"}:
-        return f"{host} does not speak TLS on this port: check server_port and server_starttls"
+        return NO_TLS.format(host)
     if isinstance(error, TimeoutError):
         return f"the TLS handshake with {host} took too long"
     return f"the TLS handshake with {host} failed: {error}"

@@ -1,0 +1,148 @@
+"""Small honest servers, and the proxy's network half in front of them."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from emailproxy.config.model import MailProtocol, Server
+from emailproxy.errors import WrongPassword
+from emailproxy.net.dial import Dialer
+from emailproxy.net.listener import Doorman, Listener
+from emailproxy.net.session import Upstream
+from emailproxy.secret import Secret
+from emailproxy.wire.events import Credential, Login, Visit
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+GREETING = b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2] ready\r\n"
+
+
+@dataclass
+class Tokens:
+    """Takes one password, and hands out numbered tokens. `gate` holds them back while it is not set."""
+
+    password: str = "secret"
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    settled: list[str] = field(default_factory=list)
+    visits: list[Visit] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    asked_one: asyncio.Event = field(default_factory=asyncio.Event)
+    error: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    async def token(self, login: Login, visit: Visit, rejected: str | None = None) -> Credential:
+        self.asked.append((login.user, rejected))
+        self.visits.append(visit)
+        self.asked_one.set()
+        await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        if login.password != Secret(self.password):
+            raise WrongPassword("wrong")
+        return Credential(login.user, Secret(f"token-{len(self.asked)}"))
+
+    async def accepted(self, login: Login, visit: Visit) -> None:
+        self.settled.append(login.user)
+
+
+@dataclass
+class Proxy:
+    host: str
+    port: int
+    listener: Listener
+    upstream: Upstream
+    tokens: Tokens
+    doorman: Doorman
+
+    async def connect(self, **kwargs: object) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(self.host, self.port, **kwargs)  # type: ignore[arg-type]
+
+    async def log_in(
+        self, command: bytes = b"a LOGIN user@example.com secret\r\n", **kwargs: object
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """An IMAP client whose login the server took."""
+        reader, writer = await self.connect(**kwargs)
+        assert (await reader.readline()).startswith(b"* OK")
+        writer.write(command)
+        reply = await reader.readline()
+        assert reply.startswith(b"a OK"), reply
+        return reader, writer
+
+
+@asynccontextmanager
+async def upstream_server(handler: Handler, context: ssl.SSLContext | None) -> AsyncIterator[int]:
+    """A server on loopback, over TLS where a context is given; yields its port."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await handler(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            tasks.discard(task)
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context, limit=1 << 20)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def proxy_to(
+    port: int,
+    ca_file: Path | None = None,
+    *,
+    protocol: MailProtocol = MailProtocol.IMAP,
+    starttls: bool = False,
+    host: str = "localhost",
+    login_timeout_s: float = 30.0,
+    most: int = 100,
+    most_per_address: int = 100,
+) -> AsyncIterator[Proxy]:
+    server = Server(
+        section="TEST",
+        protocol=protocol,
+        local_port=0,
+        local_address="127.0.0.1",
+        server_address=host,
+        server_port=port,
+        server_starttls=starttls,
+        ca_file=ca_file,
+    )
+    dialer, tokens, doorman = Dialer(), Tokens(), Doorman(most, most_per_address)
+    upstream = Upstream(server, dialer, tokens, login_timeout_s)
+    listener = Listener(upstream, doorman)
+    await listener.open()
+    try:
+        yield Proxy(*listener.addresses[0], listener, upstream, tokens, doorman)
+    finally:
+        try:
+            async with asyncio.timeout(1):
+                await listener.close()
+        except TimeoutError:
+            listener.abort()
+            await listener.close()
+        dialer.close()
+
+
+async def accept_login(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    """An IMAP server's side of a login that it takes; returns the command."""
+    writer.write(GREETING)
+    command = await reader.readline()
+    writer.write(command.split()[0] + b" OK logged in\r\n")
+    return command

@@ -1,0 +1,471 @@
+"""From a client's connection to the relay: TLS, failures, refusals and time limits, with real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from pathlib import Path
+
+import pytest
+
+from emailproxy.config.model import MailProtocol
+from emailproxy.demo.certificates import Authority
+from emailproxy.errors import ConsentRequired
+from emailproxy.net import session as session_module
+from tests.net.loops import on_both_loops
+from tests.net.stubs import GREETING, accept_login, proxy_to, upstream_server
+
+LOGIN = b"a LOGIN user@example.com secret\r\n"
+
+
+async def refuse_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """An IMAP server that logs in and echoes."""
+    await accept_login(reader, writer)
+    while data := await reader.read(65536):
+        writer.write(data)
+
+
+@on_both_loops
+async def test_what_was_pipelined_behind_the_login_arrives(authority: Authority, ca_file: Path) -> None:
+    async with (
+        upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
+        proxy_to(port, ca_file) as proxy,
+    ):
+        big = b"b APPEND " + b"x" * 300_000 + b"\r\n"
+        reader, writer = await proxy.log_in(LOGIN + big)
+        assert await reader.readexactly(len(big)) == big
+        assert proxy.tokens.settled == ["user@example.com"]
+        writer.close()
+
+
+@on_both_loops
+async def test_a_login_costs_one_round_trip_after_the_greeting(authority: Authority, ca_file: Path) -> None:
+    commands = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        commands.append(await accept_login(reader, writer))
+        commands.append(await reader.read(100))
+
+    async with (
+        upstream_server(handler, authority.issue("localhost").server_context()) as port,
+        proxy_to(port, ca_file) as proxy,
+    ):
+        _, writer = await proxy.log_in()
+        writer.write(b"b NOOP\r\n")
+        writer.write_eof()
+        await proxy.listener._empty.wait()
+        writer.close()
+    assert [command.split()[:3] for command in commands] == [
+        [b"a", b"AUTHENTICATE", b"XOAUTH2"],
+        [b"b", b"NOOP"],
+    ]
+
+
+@on_both_loops
+async def test_a_silent_client_costs_the_server_nothing(authority: Authority, ca_file: Path) -> None:
+    connected = 0
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connected
+        connected += 1
+        await accept_login(reader, writer)
+        await reader.read()
+
+    async with (
+        upstream_server(handler, authority.issue("localhost").server_context()) as port,
+        proxy_to(port, ca_file) as proxy,
+    ):
+        _, first = await proxy.log_in()  # the capabilities are known from here on
+        silent = [await proxy.connect() for _ in range(3)]
+        for reader, _ in silent:
+            assert (await reader.readline()).startswith(b"* OK [CAPABILITY IMAP4rev1")
+        assert connected == 1
+        for _, writer in [*silent, (None, first)]:
+            writer.transport.abort()
+
+
+BAD_CERTIFICATES = {
+    "another authority": ("localhost", {}, "localhost", False),
+    "wrong host": ("mail.example.com", {}, "localhost", True),
+    "expired": ("localhost", {"expired": True}, "localhost", True),
+    "self-signed": ("localhost", {"self_signed": True}, "localhost", True),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CERTIFICATES)
+@pytest.mark.parametrize("starttls", [False, True], ids=["TLS", "STARTTLS"])
+@on_both_loops
+async def test_a_bad_certificate_gets_no_credentials(
+    authority: Authority, tmp_path: Path, case: str, starttls: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    name, flaws, host, trusted = BAD_CERTIFICATES[case]
+    context = authority.issue(name, **flaws).server_context()
+    ca_file = authority.certificate_file
+    if not trusted:
+        (tmp_path / "other").mkdir()
+        ca_file = Authority.create(tmp_path / "other").certificate_file
+    heard = bytearray()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"* OK [CAPABILITY IMAP4rev1 STARTTLS] hi\r\n")
+        if starttls:
+            command = await reader.readline()
+            writer.write(command.split()[0] + b" OK go\r\n")
+            await writer.start_tls(context)
+        heard.extend(await reader.read(100))
+
+    async with (
+        upstream_server(handler, None if starttls else context) as port,
+        proxy_to(port, ca_file, starttls=starttls, host=host) as proxy,
+    ):
+        reader, writer = await proxy.connect()
+        await reader.readline()
+        writer.write(LOGIN)
+        reply = await reader.readline()
+        assert reply.startswith(b"a NO [UNAVAILABLE] the certificate of localhost is not valid: ")
+        writer.close()
+    assert not heard
+    assert "the certificate of localhost is not valid" in caplog.text
+
+
+STARTTLS_SCRIPTS = {
+    MailProtocol.IMAP: (
+        [b"* OK [CAPABILITY IMAP4rev1 STARTTLS] hi\r\n", b"EP OK go\r\n* CAPABILITY X\r\n"],
+        LOGIN,
+        b"a NO",
+    ),
+    MailProtocol.POP: ([b"+OK hi\r\n", b"+OK go\r\n+OK X\r\n"], b"USER u\r\nPASS secret\r\n", b"-ERR [SYS/TEMP]"),
+    MailProtocol.SMTP: (
+        [b"220 hi\r\n", b"250-x\r\n250 STARTTLS\r\n", b"220 go\r\n250 X\r\n"],
+        b"AUTH PLAIN AHUAc2VjcmV0\r\n",
+        b"454 4.7.0",
+    ),
+}
+
+
+@pytest.mark.parametrize("protocol", STARTTLS_SCRIPTS)
+@on_both_loops
+async def test_octets_behind_starttls_end_the_connection(
+    authority: Authority, ca_file: Path, protocol: MailProtocol
+) -> None:
+    script, login, code = STARTTLS_SCRIPTS[protocol]
+    heard = bytearray()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(script[0])
+        for reply in script[1:]:
+            heard.extend(await reader.readline())
+            writer.write(reply)
+        heard.extend(await reader.read())
+
+    async with (
+        upstream_server(handler, None) as port,
+        proxy_to(port, ca_file, protocol=protocol, starttls=True) as proxy,
+    ):
+        proxy.upstream.seen = ("IMAP4REV1",)  # the dial waits for the client
+        reader, writer = await proxy.connect()
+        await reader.readline()
+        writer.write(login)
+        replies = await reader.read()
+        assert code in replies
+        assert b"tampered" in replies
+        writer.close()
+    assert b"token" not in heard
+    assert b"AUTH" not in heard.replace(b"STARTTLS", b"")
+
+
+@pytest.mark.parametrize("protocol", STARTTLS_SCRIPTS)
+@on_both_loops
+async def test_starttls_that_is_refused_ends_without_credentials(ca_file: Path, protocol: MailProtocol) -> None:
+    script, login, code = STARTTLS_SCRIPTS[protocol]
+    refusal = {MailProtocol.IMAP: b"EP BAD no\r\n", MailProtocol.POP: b"-ERR no\r\n", MailProtocol.SMTP: b"454 no\r\n"}
+    heard = bytearray()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(script[0])
+        for reply in [*script[1:-1], refusal[protocol]]:
+            heard.extend(await reader.readline())
+            writer.write(reply)
+        heard.extend(await reader.read(100))
+
+    async with (
+        upstream_server(handler, None) as port,
+        proxy_to(port, ca_file, protocol=protocol, starttls=True) as proxy,
+    ):
+        proxy.upstream.seen = ("IMAP4REV1",)
+        reader, writer = await proxy.connect()
+        await reader.readline()
+        writer.write(login)
+        reply = await reader.readuntil(code)
+        assert reply
+        writer.transport.abort()
+        await proxy.listener._empty.wait()
+    assert heard.count(b"\r\n") == len(script) - 1
+
+
+@on_both_loops
+async def test_nobody_listens_upstream(ca_file: Path, unused_tcp_port: int) -> None:
+    async with proxy_to(unused_tcp_port, ca_file) as proxy:
+        reader, writer = await proxy.connect()
+        assert (await reader.readline()).startswith(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN AUTH=LOGIN]")
+        writer.write(LOGIN)
+        reply = await reader.readline()
+        assert reply.startswith(b"a NO [UNAVAILABLE] the mail server localhost:")
+        writer.write(LOGIN)
+        assert (await reader.readline()).startswith(b"a NO [UNAVAILABLE]")
+        writer.close()
+
+
+@on_both_loops
+async def test_a_name_that_does_not_exist(ca_file: Path) -> None:
+    async with proxy_to(993, ca_file, host="no-such-host.invalid") as proxy:
+        reader, writer = await proxy.connect()
+        await reader.readline()
+        writer.write(LOGIN)
+        assert b"the name no-such-host.invalid cannot be looked up" in await reader.readline()
+        writer.close()
+
+
+@on_both_loops
+async def test_plaintext_where_tls_is_expected_is_explained(ca_file: Path) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GREETING)
+        await reader.read()
+
+    async with upstream_server(handler, None) as port, proxy_to(port, ca_file) as proxy:
+        reader, writer = await proxy.connect()
+        await reader.readline()
+        writer.write(LOGIN)
+        assert b"does not speak TLS on this port: check server_port and server_starttls" in await reader.readline()
+        writer.close()
+
+
+@on_both_loops
+async def test_a_refused_token_is_replaced_on_the_same_connection(authority: Authority, ca_file: Path) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GREETING)
+        await reader.readline()
+        writer.write(b"+ eyJzdGF0dXMiOiI0MDAifQ==\r\n")
+        assert await reader.readline() == b"\r\n"
+        writer.write(b"a NO AUTHENTICATE failed\r\n")
+        command = await reader.readline()
+        writer.write(command.split()[0] + b" OK in\r\n")
+        await reader.read()
+
+    async with (
+        upstream_server(handler, authority.issue("localhost").server_context()) as port,
+        proxy_to(port, ca_file) as proxy,
+    ):
+        _, writer = await proxy.log_in()
+        assert proxy.tokens.asked == [
+            ("user@example.com", None),
+            ("user@example.com", "NO AUTHENTICATE failed (status 400)"),
+        ]
+        writer.close()
+
+
+@on_both_loops
+async def test_a_server_that_hangs_up_after_its_refusal_is_dialled_once_more(
+    authority: Authority, ca_file: Path
+) -> None:
+    connections = 0
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        writer.write(GREETING)
+        await reader.readline()
+        if connections == 1:
+            writer.write(b"a NO AUTHENTICATE failed\r\n* BYE bye\r\n")
+            return
+        writer.write(b"a OK in\r\n")
+        await reader.read()
+
+    async with (
+        upstream_server(handler, authority.issue("localhost").server_context()) as port,
+        proxy_to(port, ca_file) as proxy,
+    ):
+        _, writer = await proxy.log_in()
+        assert connections == 2
+        writer.close()
+
+
+@on_both_loops
+async def test_a_client_that_leaves_ends_its_session(authority: Authority, ca_file: Path) -> None:
+    gone = asyncio.Event()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GREETING)
+        assert await reader.read() == b""
+        gone.set()
+
+    async with (
+        upstream_server(handler, authority.issue("localhost").server_context()) as port,
+        proxy_to(port, ca_file) as proxy,
+    ):
+        proxy.tokens.gate.clear()
+        reader, writer = await proxy.connect()
+        await reader.readline()
+        writer.write(LOGIN)
+        await proxy.tokens.asked_one.wait()
+        writer.transport.abort()
+        await gone.wait()
+        await proxy.listener._empty.wait()
+
+
+@on_both_loops
+async def test_the_login_deadline(ca_file: Path, authority: Authority) -> None:
+    async with (
+        upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
+        proxy_to(port, ca_file, login_timeout_s=0.2) as proxy,
+    ):
+        reader, writer = await proxy.connect()
+        await reader.readline()
+        assert await reader.read() == b"* BYE the login took too long\r\n"
+        writer.close()
+
+
+@on_both_loops
+async def test_the_deadline_waits_for_a_consent(
+    ca_file: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "GRACE_S", 0.2)
+    async with (
+        upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
+        proxy_to(port, ca_file, login_timeout_s=0.1) as proxy,
+    ):
+        proxy.tokens.gate.clear()
+        proxy.tokens.error = ConsentRequired("sign in first")
+        reader, writer = await proxy.connect()
+        await reader.readline()
+        writer.write(LOGIN)
+        session = next(iter(proxy.listener._sessions))
+        while not session._overdue:
+            await asyncio.sleep(0)
+        proxy.tokens.gate.set()
+        assert await reader.readline() == b"a NO [UNAVAILABLE] sign in first\r\n"
+        assert await reader.read() == b"* BYE the login took too long\r\n"
+        writer.close()
+
+
+@on_both_loops
+async def test_last_words_arrive_although_the_client_still_sends(ca_file: Path, authority: Authority) -> None:
+    """A close over unread input would reset the connection and lose the reply."""
+    async with (
+        upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
+        proxy_to(port, ca_file) as proxy,
+    ):
+        proxy.upstream.seen = ("IMAP4REV1",)
+        reader, writer = await proxy.connect()
+        await reader.readline()
+        writer.write(b"A" * 300_000)
+        assert (await reader.read()).startswith(b"* BAD a line of more than 8192 octets")
+        writer.close()
+
+
+@on_both_loops
+async def test_a_client_that_reads_no_replies_is_not_read_from(ca_file: Path, authority: Authority) -> None:
+    async with (
+        upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
+        proxy_to(port, ca_file) as proxy,
+    ):
+        _, writer = await proxy.connect(limit=1024)
+        writer.transport.set_write_buffer_limits(high=0)
+        sent = 0
+        with pytest.raises(TimeoutError):
+            while sent < 64 << 20:
+                writer.write(b"a CAPABILITY\r\n" * 1000)
+                sent += 14_000
+                async with asyncio.timeout(1):
+                    await writer.drain()
+        session = next(iter(proxy.listener._sessions))
+        assert session._client.wire is not None
+        assert session._client.wire.transport.get_write_buffer_size() < 16 << 20
+        writer.transport.abort()
+
+
+@on_both_loops
+async def test_too_many_connections(ca_file: Path, authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
+    async with (
+        upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
+        proxy_to(port, ca_file, most=2) as proxy,
+    ):
+        kept = [await proxy.connect() for _ in range(2)]
+        for reader, _ in kept:
+            await reader.readline()
+        reader, writer = await proxy.connect()
+        assert await reader.read() == b"* BYE [LIMIT] too many connections; try again later\r\n"
+        writer.close()
+        for _, writer in kept:
+            writer.transport.abort()
+        await proxy.listener._empty.wait()
+        reader, writer = await proxy.connect()
+        assert (await reader.readline()).startswith(b"* OK")
+        writer.close()
+    assert "turned away" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("protocol", "words"),
+    [
+        (MailProtocol.IMAP, b"* BYE [LIMIT] too many connections from your address"),
+        (MailProtocol.POP, b"-ERR [IN-USE] too many connections from your address"),
+        (MailProtocol.SMTP, b"421 4.7.0 too many connections from your address"),
+    ],
+)
+@on_both_loops
+async def test_too_many_connections_from_one_address(ca_file: Path, protocol: MailProtocol, words: bytes) -> None:
+    async with proxy_to(9, ca_file, protocol=protocol, most_per_address=0) as proxy:
+        reader, writer = await proxy.connect()
+        assert (await reader.read()).startswith(words)
+        writer.close()
+
+
+@on_both_loops
+async def test_shutting_down_tells_clients_and_ends_relays(ca_file: Path, authority: Authority) -> None:
+    async with upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port:
+        async with proxy_to(port, ca_file) as proxy:
+            reader, writer = await proxy.connect()
+            await reader.readline()
+            relayed, relayed_writer = await proxy.log_in()
+            await proxy.listener.close()
+            assert await reader.read() == b"* BYE emailproxy is shutting down; try again later\r\n"
+            assert await relayed.read() == b""
+            writer.close()
+            relayed_writer.close()
+
+
+@on_both_loops
+async def test_one_line_an_outcome_without_secrets(
+    ca_file: Path, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "emailproxy")
+    async with (
+        upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
+        proxy_to(port, ca_file) as proxy,
+    ):
+        reader, writer = await proxy.connect()
+        await reader.readline()
+        writer.write(b"a LOGIN user@example.com canary-wrong\r\n" + LOGIN)
+        assert (await reader.readline()).startswith(b"a NO [AUTHENTICATIONFAILED]")
+        assert (await reader.readline()).startswith(b"a OK")
+        session = proxy.tokens.visits[0].session
+        writer.close()
+    outcomes = [record.getMessage() for record in caplog.records if " login " in record.getMessage()]
+    assert [line.split(",")[0] for line in outcomes] == [
+        "IMAP login refused for user@example.com from 127.0.0.1",
+        "IMAP login accepted for user@example.com from 127.0.0.1",
+    ]
+    assert all(f"[session {session}]" in line and " ms " in line for line in outcomes)
+    assert "canary-wrong" not in caplog.text
+    assert "token-" not in caplog.text
+
+
+@on_both_loops
+async def test_tls_at_the_plaintext_port_is_named_in_the_log(ca_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with proxy_to(9, ca_file) as proxy:
+        proxy.upstream.seen = ("IMAP4REV1",)
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await proxy.connect(ssl=ssl.create_default_context())
+    assert "speaks TLS, but this port is plaintext" in caplog.text
