@@ -7,103 +7,42 @@ is collected as effects.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
-from enum import Enum
-from typing import ClassVar, TypeVar
+import re
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import ClassVar
 
 from emailproxy.errors import Kind, LoginRefused, ProtocolError, ServerUnavailable, TokenRefused
 from emailproxy.wire import events as ev
-from emailproxy.wire.lines import MAX_LINE, MAX_SERVER_REPLY, LineBuffer
-from emailproxy.wire.strangers import LONGEST_SIGNATURE, recognise
-
-T = TypeVar("T")
-Steps = Generator[None, None, T]
-"""A coroutine without I/O: it yields when it has to wait for the next event."""
+from emailproxy.wire.lines import COMMAND_ROOM, MAX_LINE, MAX_SASL_RESPONSE, LineBuffer, LineTooLong
+from emailproxy.wire.serverside import Accepted, Broken, Link, Rejected, ServerSide, Steps
+from emailproxy.wire.strangers import LONGEST_SIGNATURE, recognise, undecided
 
 
-class Link(Enum):
-    """The connection to the server."""
-
-    DOWN = "down"
-    DIALLING = "dialling"
-    UP = "up"
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The server took the credential; `reply` is what it said, octet by octet."""
-
-    reply: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """The server refused the credential, and says why."""
-
-    text: str
-
-
-class Broken(Exception):
-    """The server cannot be used on this connection. `fatal`: the client's connection must end, too."""
-
-    def __init__(self, text: str, *, fatal: bool = False) -> None:
-        super().__init__(text)
-        self.fatal = fatal
-
-
-class Dialogue(ABC):
-    """Common to all protocols: the buffers, the dial, the token, the two attempts. Protocols fill in the words."""
+class Dialogue(ServerSide):
+    """Common to all protocols: the client, the token, the two attempts. Protocols fill in the words."""
 
     bad_command_limit: ClassVar[int] = 3
+    carries_response: ClassVar[re.Pattern[bytes]]
+    """How a command begins that a SASL response may follow on the same line."""
     too_many_ends: ClassVar[bool] = False
     """Whether the reply to `Kind.TOO_MANY` ends the connection."""
 
     def __init__(self, terms: ev.Terms) -> None:
-        self._terms = terms
+        super().__init__(terms)
         self._client = LineBuffer()
-        self._server = LineBuffer()
-        self._server_read = 0
-        self._effects: list[ev.Effect] = []
         self._over = False
-        self._moved = False
         self._met_client = False
         self._bad_commands = 0
-        self._link = Link.DOWN
-        self._failure: LoginRefused | None = None
-        self._hung_up = False
-        self._capabilities = terms.seen
-        self._ready = False
         self._login: ev.Login | None = None
         self._answer: ev.Credential | LoginRefused | None = None
-        self._offer: ev.Credential | None = None
-        self._verdict: Accepted | Rejected | LoginRefused | None = None
-        self._secured = False
         self._client_steps = self._converse()
-        self._server_steps: Steps[None] | None = None
 
     # ---- what each protocol says
 
     @abstractmethod
     def _converse(self) -> Steps[None]:
         """Greets the client and answers it for ever; a login goes through `_log_in`."""
-
-    @abstractmethod
-    def _open(self) -> Steps[None]:
-        """From the server's greeting to capabilities over TLS, which it `_learn`s.
-
-        Raises:
-            Broken: the server refuses, or breaks its protocol.
-        """
-
-    @abstractmethod
-    def _authenticate(self, credential: ev.Credential) -> Steps[Accepted | Rejected]:
-        """One SASL exchange with the server.
-
-        Raises:
-            Broken: the server breaks its protocol or refuses for a while.
-        """
 
     @abstractmethod
     def _refusal(self, error: LoginRefused) -> bytes:
@@ -134,6 +73,8 @@ class Dialogue(ABC):
         if not self._over:
             self._take(event)
             self._run()
+            if self._heard_too_much and not self._over:
+                self._end_long_reply()
         effects, self._effects = self._effects, []
         return effects
 
@@ -146,8 +87,8 @@ class Dialogue(ABC):
                 self._client.append(data)
                 self._meet_client()
             case ev.ServerData(data):
-                self._server.append(data)
-            case ev.ServerConnected():
+                self._hear(data)
+            case ev.ServerConnected() if self._link is Link.DIALLING:
                 self._link = Link.UP
                 self._server_steps = self._serve()
             case ev.TlsStarted():
@@ -159,8 +100,8 @@ class Dialogue(ABC):
             case ev.ServerFailed(error):
                 self._lose_server(error)
             case ev.ServerEOF() if self._link is not Link.DOWN:
-                self._lose_server(ServerUnavailable("the mail server closed the connection; try again later"))
-                self._hung_up = True
+                closed = ServerUnavailable("the mail server closed the connection; try again later")
+                self._lose_server(closed, hung_up=True)
             case ev.ClientEOF():
                 self._hang_up("the client closed the connection")
             case ev.Deadline():
@@ -180,15 +121,18 @@ class Dialogue(ABC):
     def _run_client(self) -> None:
         try:
             next(self._client_steps)
-        except StopIteration:
-            self._over = True
         except ProtocolError as error:
             self._emit(ev.ToClient(self._complaint(error)))
             self._hang_up(str(error))
 
+    def _end_long_reply(self) -> None:
+        self._end(ServerUnavailable("the mail server's reply before login is longer than 64 KiB"))
+
     def _run_server(self, steps: Steps[None]) -> None:
         try:
             next(steps)
+        except LineTooLong:
+            self._end_long_reply()
         except ProtocolError as error:
             self._lose_server(ServerUnavailable(f"the mail server's reply cannot be read: {error}"))
         except Broken as broken:
@@ -198,23 +142,10 @@ class Dialogue(ABC):
             else:
                 self._lose_server(refused)
 
-    def _until(self, condition: Callable[[], bool]) -> Steps[None]:
-        """Waits; every wait of both sides goes through here, so that `_run` sees whether anything moved."""
-        while not condition():
-            yield
-        self._moved = True
-
     # ---- endings
-
-    def _emit(self, effect: ev.Effect) -> None:
-        self._effects.append(effect)
 
     def _say(self, data: bytes) -> None:
         self._emit(ev.ToClient(data))
-
-    def _send(self, data: bytes) -> None:
-        self._server_read = 0
-        self._emit(ev.ToServer(data))
 
     def _hang_up(self, reason: str) -> None:
         self._emit(ev.Hangup(reason))
@@ -249,9 +180,10 @@ class Dialogue(ABC):
 
     def _meet_client(self) -> None:
         """With the client's first octets: does it speak our protocol at all? Then the server is dialled."""
-        if self._met_client:
+        first = self._client.starts(LONGEST_SIGNATURE)
+        if self._met_client or undecided(first):
             return
-        stranger = recognise(self._client.starts(LONGEST_SIGNATURE))
+        stranger = recognise(first)
         if stranger is not None:
             self._emit(ev.Noted(stranger))
             self._hang_up(stranger)
@@ -260,12 +192,21 @@ class Dialogue(ABC):
         if self._link is Link.DOWN:
             self._dial()
 
-    def _client_line(self, limit: int = MAX_LINE) -> Steps[bytes]:
-        """The client's next line without CRLF."""
-        while (line := self._client.take_line(limit)) is None:
+    def _client_line(self, limit: int | None = None) -> Steps[bytes]:
+        """The client's next line without CRLF: a command, unless a `limit` is given. None comes any more at the end."""
+        while (
+            self._over
+            or not self._met_client
+            or (line := self._client.take_line(limit or self._command_limit())) is None
+        ):
             yield
         self._moved = True
         return line
+
+    def _command_limit(self) -> int:
+        """By a command's beginning, however little of it has come."""
+        wide = self.carries_response.match(self._client.starts(COMMAND_ROOM))
+        return MAX_SASL_RESPONSE + COMMAND_ROOM if wide else MAX_LINE
 
     def _client_octets(self, count: int) -> Steps[bytes]:
         while (octets := self._client.take(count)) is None:
@@ -315,79 +256,11 @@ class Dialogue(ABC):
         self._offer = credential
         yield from self._until(lambda: self._verdict is not None or self._link is Link.DOWN)
         self._offer = None
-        verdict: Accepted | Rejected | LoginRefused | None = self._verdict
+        verdict: Accepted | Rejected | None = self._verdict
         if verdict is None:
-            verdict = self._failure or ServerUnavailable("the mail server cannot be reached")
-        if isinstance(verdict, LoginRefused):
-            raise verdict
+            assert self._failure is not None
+            raise self._failure
         return verdict
-
-    # ---- the server
-
-    def _dial(self) -> None:
-        self._link = Link.DIALLING
-        self._ready = self._secured = False
-        self._failure = None
-        self._hung_up = False
-        self._server.take_rest()
-        self._server_steps = None
-        self._emit(ev.Connect())
-
-    def _lose_server(self, error: LoginRefused) -> None:
-        self._link = Link.DOWN
-        self._ready = False
-        self._failure = error
-        self._server_steps = None
-
-    def _serve(self) -> Steps[None]:
-        """One connection's life: open it, then authenticate as often as asked."""
-        yield from self._open()
-        self._ready = True
-        while True:
-            yield from self._until(lambda: self._offer is not None)
-            offer, self._offer = self._offer, None
-            assert offer is not None
-            self._verdict = yield from self._authenticate(offer)
-
-    def _server_line(self) -> Steps[bytes]:
-        """The server's next line without CRLF; all lines since our last command are counted.
-
-        Raises:
-            Broken: the server sends more than it should before login.
-        """
-        while (line := self._server.take_line(MAX_SERVER_REPLY)) is None:
-            self._check_reply_size(len(self._server))
-            yield
-        self._moved = True
-        self._server_read += len(line) + 2
-        self._check_reply_size(0)
-        return line
-
-    def _check_reply_size(self, waiting: int) -> None:
-        if self._server_read + waiting > MAX_SERVER_REPLY:
-            raise Broken("the mail server's reply before login is longer than 64 KiB", fatal=True)
-
-    def _start_tls(self) -> Steps[None]:
-        """After the server's go-ahead. Octets behind it were injected before TLS (CVE-2021-33515): the end.
-
-        Raises:
-            Broken: there are such octets.
-        """
-        if len(self._server):
-            raise Broken(
-                "the mail server sent octets behind its STARTTLS reply: the connection was tampered with",
-                fatal=True,
-            )
-        self._emit(ev.StartTls(ev.Side.SERVER))
-        yield from self._until(lambda: self._secured)
-        if len(self._server):
-            raise Broken("the mail server spoke before its TLS handshake ended", fatal=True)
-
-    def _learn(self, capabilities: ev.Capabilities) -> None:
-        """The server's capabilities, over TLS and before login."""
-        if capabilities != self._capabilities:
-            self._emit(ev.Learned(capabilities))
-        self._capabilities = capabilities
 
     def _known(self) -> Steps[ev.Capabilities | None]:
         """The capabilities, as soon as they are known; None where the server cannot be reached."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from emailproxy.errors import Kind, LoginRefused, ProtocolError, one_line
 from emailproxy.wire import events as ev
 from emailproxy.wire import sasl
-from emailproxy.wire.dialogue import Accepted, Broken, Dialogue, Rejected, Steps
+from emailproxy.wire.dialogue import Dialogue
 from emailproxy.wire.lines import MAX_LINE, MAX_LITERAL, MAX_SASL_RESPONSE, fit
+from emailproxy.wire.serverside import Accepted, Broken, Rejected, Steps
 
 MAX_COMMAND = 16_384  # octets of a command before login, its literals included
-COMMAND_ROOM = 128  # octets for the words before an initial response: tag, AUTHENTICATE, mechanism
 MAX_CHALLENGES = 3  # continuations of one SASL exchange: the empty one, the failure's, one to spare
 
 # RFC 9051 section 9: tag = 1*<any ASTRING-CHAR except "+">; command = tag SP (...)
@@ -26,8 +26,8 @@ ASTRING = re.compile(rb' *(?:"((?:[^"\\]|\\.)*)"|([^ "][^ ]*))(?= |\Z)', re.DOTA
 AUTHENTICATE = re.compile(rb"[^ ]{1,64} +AUTHENTICATE ", re.IGNORECASE)
 # RFC 9051 section 7.1: resp-text-code = "CAPABILITY" SP ... ; the same words are an untagged response of their own
 CAPABILITY = re.compile(rb"\* (?:OK \[)?CAPABILITY ([^\]\r\n]*)", re.IGNORECASE)
-# RFC 5530 section 3: codes that say "not now"
-NOT_NOW = re.compile(rb"\[(?:UNAVAILABLE|INUSE|LIMIT|SERVERBUG)\]", re.IGNORECASE)
+# RFC 5530 section 3: codes that say "not now"; Exchange has a sentence of its own
+NOT_NOW = re.compile(rb"\[(?:UNAVAILABLE|INUSE|LIMIT|SERVERBUG)\]|Request is throttled", re.IGNORECASE)
 
 CODES = {
     Kind.WRONG_LOGIN: b"AUTHENTICATIONFAILED",
@@ -47,10 +47,8 @@ class Command:
 
     texts: list[bytes] = field(default_factory=list)
     literals: list[bytes] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        return sum(map(len, self.texts)) + sum(map(len, self.literals))
+    size: int = 0
+    """Octets so far, line ends and the announcements of literals included."""
 
 
 class LiteralRefused(Exception):
@@ -97,10 +95,11 @@ def parse_capabilities(line: bytes) -> ev.Capabilities | None:
 class ImapDialogue(Dialogue):
     """One IMAP connection until its login is decided."""
 
+    carries_response = AUTHENTICATE
+
     def __init__(self, terms: ev.Terms) -> None:
         super().__init__(terms)
         self._tag = b"*"
-        self._asked = False
         self._commands: dict[bytes, Callable[[bytes, Command], Steps[None]]] = {
             b"CAPABILITY": self._capability,
             b"NOOP": self._noop,
@@ -150,8 +149,8 @@ class ImapDialogue(Dialogue):
         """A whole command, literals asked for and read."""
         command = Command()
         while True:
-            wide = not command.texts and AUTHENTICATE.match(self._client.starts(COMMAND_ROOM))
-            text = yield from self._client_line(MAX_SASL_RESPONSE + COMMAND_ROOM if wide else MAX_LINE)
+            text = yield from self._client_line(MAX_LINE if command.texts else None)
+            command.size += len(text) + 2
             literal = LITERAL.search(text)
             command.texts.append(text[: literal.start()] if literal else text)
             if literal is None:
@@ -160,6 +159,7 @@ class ImapDialogue(Dialogue):
             if not literal[2]:
                 self._say(b"+ OK\r\n")
             command.literals.append((yield from self._client_octets(size)))
+            command.size += size
 
     def _literal_size(self, command: Command, literal: re.Match[bytes]) -> int:
         digits, non_synchronising = literal.groups()
@@ -257,7 +257,6 @@ class ImapDialogue(Dialogue):
                 raise Broken(f"the mail server refuses STARTTLS: {_words(reply[-1])}")
             yield from self._start_tls()
             fresh = None
-        self._asked = fresh is not None
         if fresh is not None:
             self._learn(fresh)
         elif self._capabilities is None:
@@ -276,28 +275,13 @@ class ImapDialogue(Dialogue):
         found = [names for line in lines if (names := parse_capabilities(line)) is not None]
         if not found:
             raise Broken("the mail server does not tell its capabilities")
-        self._asked = True
         self._learn(found[0])
 
     def _mechanism(self) -> str | None:
         return sasl.pick_mechanism(name[5:] for name in self._capabilities or () if name.startswith("AUTH="))
 
-    def _authenticate(self, credential: ev.Credential) -> Steps[Accepted | Rejected]:
-        """Under the client's own tag, so that the server's final reply can go to the client as it is.
-
-        Capabilities remembered from an earlier connection save a round trip; where they prove stale we ask.
-        """
-        while True:
-            mechanism = self._mechanism()
-            if mechanism is not None:
-                verdict, final = yield from self._exchange(mechanism, credential)
-                if self._asked or not final.upper().startswith(self._tag.upper() + b" BAD"):
-                    return verdict
-            elif self._asked:
-                raise Broken("the mail server offers neither XOAUTH2 nor OAUTHBEARER")
-            yield from self._ask_capabilities()
-
-    def _exchange(self, mechanism: str, credential: ev.Credential) -> Steps[tuple[Accepted | Rejected, bytes]]:
+    def _exchange(self, mechanism: str, credential: ev.Credential) -> Steps[Accepted | Rejected]:
+        """Under the client's own tag, so that the server's final reply can go to the client as it is."""
         response = sasl.initial_response(mechanism, credential, self._terms.host, self._terms.port)
         command = self._tag + b" AUTHENTICATE " + mechanism.encode()
         answers = [sasl.failure_answer(mechanism)] * MAX_CHALLENGES
@@ -317,7 +301,7 @@ class ImapDialogue(Dialogue):
                     challenge = sasl.failure_text(line[1:].strip())
                 self._send(answer + b"\r\n")
             elif line.startswith(self._tag + b" "):
-                return self._judge(line, untagged, challenge), line
+                return self._judge(line, untagged, challenge)
             elif line[:5].upper() == b"* BYE":
                 raise Broken(f"the mail server ended the connection: {_words(line)}")
             else:
@@ -329,7 +313,8 @@ class ImapDialogue(Dialogue):
             return Accepted(untagged + line + b"\r\n")
         if NOT_NOW.search(status):
             raise Broken(f"the mail server is not available: {_words(line)}")
-        return Rejected(one_line(f"{_words(line)} ({challenge})" if challenge else _words(line)))
+        words = one_line(f"{_words(line)} ({challenge})" if challenge else _words(line))
+        return Rejected(words, misunderstood=status[:3].upper() == b"BAD")
 
 
 def _words(line: bytes) -> str:

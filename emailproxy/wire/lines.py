@@ -9,6 +9,8 @@ MAX_SASL_RESPONSE = 12_288  # RFC 4954 section 4: the longest base64 response a 
 MAX_LITERAL = 4_096  # octets; RFC 7888 section 5 (LITERAL-) has the same bound
 MAX_SERVER_REPLY = 65_536  # octets of a server's answer to one command before login
 MAX_REPLY = 512  # octets of a reply that we build, CRLF included (RFC 5321 section 4.5.3.1.5)
+MAX_CAPABILITY = MAX_REPLY - len("250-\r\n")  # octets of one thing that a server offers
+COMMAND_ROOM = 128  # octets for the words before an initial response: an IMAP tag, the command, the mechanism
 
 
 def fit(prefix: bytes, words: str) -> bytes:
@@ -56,10 +58,11 @@ class LineBuffer:
             if len(self._data) - held_back > limit:
                 raise LineTooLong(f"a line of more than {limit} octets")
             return None
-        if end == 0 or self._data[end - 1] != 0x0D:
-            raise BareLineFeed("a line ended by LF without CR")
-        if end - 1 > limit:
+        ended_by_cr = self._data.endswith(b"\r", 0, end)
+        if end - ended_by_cr > limit:
             raise LineTooLong(f"a line of more than {limit} octets")
+        if not ended_by_cr:
+            raise BareLineFeed("a line ended by LF without CR")
         return self._cut(end + 1)[:-2]
 
     def take(self, count: int) -> bytes | None:

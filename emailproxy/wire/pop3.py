@@ -8,10 +8,10 @@ from collections.abc import Callable
 from emailproxy.errors import Kind, LoginRefused, ProtocolError, one_line
 from emailproxy.wire import events as ev
 from emailproxy.wire import sasl
-from emailproxy.wire.dialogue import Accepted, Broken, Dialogue, Rejected, Steps
-from emailproxy.wire.lines import MAX_LINE, MAX_SASL_RESPONSE, fit
+from emailproxy.wire.dialogue import Dialogue
+from emailproxy.wire.lines import MAX_SASL_RESPONSE, fit
+from emailproxy.wire.serverside import Accepted, Broken, Rejected, Steps
 
-COMMAND_ROOM = 64  # octets for the words before an initial response: AUTH, mechanism
 AUTH = re.compile(rb"AUTH ", re.IGNORECASE)
 # RFC 2449 section 8, RFC 3206: codes that say "not now"
 NOT_NOW = re.compile(rb"\[(?:SYS/TEMP|IN-USE|LOGIN-DELAY)\]", re.IGNORECASE)
@@ -25,7 +25,7 @@ CODES = {
     Kind.TOO_MANY: b"IN-USE",
 }
 OURS = ("USER", "SASL PLAIN LOGIN", "RESP-CODES", "AUTH-RESP-CODE")
-NOT_THROUGH_US = {"USER", "SASL", "STLS", "APOP", "RESP-CODES", "AUTH-RESP-CODE"}
+NOT_THROUGH_US = {"USER", "SASL", "STLS", "APOP", "RESP-CODES", "AUTH-RESP-CODE", "UTF8"}  # UTF8: before login only
 
 
 def offered_to_client(seen: ev.Capabilities | None) -> bytes:
@@ -36,6 +36,8 @@ def offered_to_client(seen: ev.Capabilities | None) -> bytes:
 
 class Pop3Dialogue(Dialogue):
     """One POP3 connection until its login is decided."""
+
+    carries_response = AUTH
 
     def __init__(self, terms: ev.Terms) -> None:
         super().__init__(terms)
@@ -69,8 +71,7 @@ class Pop3Dialogue(Dialogue):
         """The greeting has no timestamp: APOP (RFC 1939 section 7) is not offered."""
         self._say(b"+OK emailproxy ready\r\n")
         while True:
-            wide = AUTH.match(self._client.starts(COMMAND_ROOM))
-            line = yield from self._client_line(MAX_SASL_RESPONSE + COMMAND_ROOM if wide else MAX_LINE)
+            line = yield from self._client_line()
             name, _, rest = line.partition(b" ")
             perform = self._commands.get(name.upper())
             if perform is None:
@@ -152,17 +153,13 @@ class Pop3Dialogue(Dialogue):
             lines.append(line.decode("ascii", "replace"))
         self._learn(tuple(lines))
 
-    def _mechanism(self) -> str:
+    def _mechanism(self) -> str | None:
         lines = [line.upper().split() for line in self._capabilities or () if line.strip()]
         offered = [name for first, *names in lines if first == "SASL" for name in names]
-        mechanism = sasl.pick_mechanism(offered or ["XOAUTH2"])
-        if mechanism is None:
-            raise Broken("the mail server offers neither XOAUTH2 nor OAUTHBEARER")
-        return mechanism
+        return sasl.pick_mechanism(offered or ["XOAUTH2"])
 
-    def _authenticate(self, credential: ev.Credential) -> Steps[Accepted | Rejected]:
+    def _exchange(self, mechanism: str, credential: ev.Credential) -> Steps[Accepted | Rejected]:
         """In two lines always: Exchange takes no initial response, and every server takes none."""
-        mechanism = self._mechanism()
         answers = [
             sasl.initial_response(mechanism, credential, self._terms.host, self._terms.port),
             sasl.failure_answer(mechanism),
@@ -179,7 +176,8 @@ class Pop3Dialogue(Dialogue):
             return Accepted(line + b"\r\n")
         if NOT_NOW.search(line):
             raise Broken(f"the mail server is not available: {_words(line)}")
-        return Rejected(one_line(f"{_words(line)} ({challenge})" if challenge else _words(line)))
+        words = one_line(f"{_words(line)} ({challenge})" if challenge else _words(line))
+        return Rejected(words, misunderstood=len(answers) == 2)
 
 
 def _is_ok(line: bytes) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable
 from emailproxy.errors import ProtocolError, UnknownAccount, one_line
 from emailproxy.secret import Secret
 from emailproxy.wire.events import Credential, Login
+from emailproxy.wire.lines import MAX_SASL_RESPONSE, LineTooLong
 
 MAX_USER = 254  # octets: RFC 5321's longest path, less its angle brackets
 USERNAME_PROMPT = base64.b64encode(b"Username:")  # VXNlcm5hbWU6: some printers accept no other
@@ -90,9 +91,12 @@ def read_login(arguments: bytes, ask: Callable[[bytes], Generator[None, None, by
         NotOffered: another mechanism.
         BadResponse: a response cannot be read, or cancels.
         BadName: no account can have this name.
+        LineTooLong: the initial response is longer than `MAX_SASL_RESPONSE`.
     """
     mechanism, _, given = arguments.strip().partition(b" ")
     given = given.strip()
+    if len(given) > MAX_SASL_RESPONSE:
+        raise LineTooLong(f"a response of more than {MAX_SASL_RESPONSE} octets")
     if given == EMPTY_RESPONSE:
         given = b""
     match mechanism.upper():
@@ -145,4 +149,5 @@ def failure_text(challenge: bytes) -> str:
         return one_line(decoded)
     if not isinstance(fields, dict):
         return one_line(decoded)
-    return one_line(", ".join(f"{key} {value}" for key, value in fields.items() if value))
+    told = ((key, value) for key, value in fields.items() if value and isinstance(value, str | int))
+    return one_line(", ".join(f"{key} {value}" for key, value in told))

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from emailproxy.errors import Kind, LoginRefused, ProtocolError, one_line
 from emailproxy.wire import events as ev
 from emailproxy.wire import sasl
-from emailproxy.wire.dialogue import Accepted, Broken, Dialogue, Rejected, Steps
-from emailproxy.wire.lines import MAX_LINE, MAX_SASL_RESPONSE, fit
+from emailproxy.wire.dialogue import Dialogue
+from emailproxy.wire.lines import MAX_SASL_RESPONSE, fit
+from emailproxy.wire.serverside import Accepted, Broken, Rejected, Steps
 
 MAX_COMMAND = 512  # RFC 5321 section 4.5.3.1.4: octets of a command line, CRLF included
-COMMAND_ROOM = 64  # octets for the words before an initial response: AUTH, mechanism
 AUTH = re.compile(rb"AUTH ", re.IGNORECASE)
 SUCCESS = b"235 2.7.0 "  # some printers quit after any other success text
 
@@ -44,6 +44,7 @@ class SmtpDialogue(Dialogue):
     """One SMTP connection until its login is decided."""
 
     bad_command_limit = 10
+    carries_response = AUTH
     too_many_ends = True  # RFC 5321 section 3.8: after 421 we close
 
     def __init__(self, terms: ev.Terms) -> None:
@@ -82,8 +83,7 @@ class SmtpDialogue(Dialogue):
     def _converse(self) -> Steps[None]:
         self._say(b"220 emailproxy ESMTP ready\r\n")
         while True:
-            wide = AUTH.match(self._client.starts(COMMAND_ROOM))
-            line = yield from self._client_line(MAX_SASL_RESPONSE + COMMAND_ROOM if wide else MAX_LINE)
+            line = yield from self._client_line()
             name, _, rest = line.partition(b" ")
             try:
                 yield from self._perform(name.upper(), rest)
@@ -99,7 +99,7 @@ class SmtpDialogue(Dialogue):
         if name in WEB_METHODS:
             self._say(b"554 5.7.0 This is a mail server, not a web server\r\n")
             self._hang_up("the client speaks HTTP")
-            yield
+            return
         perform = self._commands.get(name)
         if perform is None:
             self._bad_command(b"500 5.5.1 Command not recognized\r\n")
@@ -156,8 +156,8 @@ class SmtpDialogue(Dialogue):
         code, lines = yield from self._reply()
         if code != b"220":
             raise Broken(f"the mail server refuses connections: {_words(lines)}")
-        offered = yield from self._greet()
         if self._terms.starttls:
+            offered = yield from self._greet()
             if "STARTTLS" not in map(str.upper, offered):
                 raise Broken(
                     "the mail server does not offer STARTTLS on this port: check server_starttls and server_port"
@@ -167,8 +167,10 @@ class SmtpDialogue(Dialogue):
             if code != b"220":
                 raise Broken(f"the mail server refuses STARTTLS: {_words(lines)}")
             yield from self._start_tls()
-            offered = yield from self._greet()
-        self._learn(offered)
+        yield from self._ask_capabilities()
+
+    def _ask_capabilities(self) -> Steps[None]:
+        self._learn((yield from self._greet()))
 
     def _greet(self) -> Steps[ev.Capabilities]:
         """EHLO; the extensions as RFC 5321 section 4.1.1.1 lists them, a line each."""
@@ -188,16 +190,12 @@ class SmtpDialogue(Dialogue):
             raise Broken("the mail server's reply is not SMTP")
         return code, lines
 
-    def _mechanism(self) -> str:
+    def _mechanism(self) -> str | None:
         lines = [re.split("[ =]", line.upper()) for line in self._capabilities or ()]
-        mechanism = sasl.pick_mechanism(name for first, *names in lines if first == "AUTH" for name in names)
-        if mechanism is None:
-            raise Broken("the mail server offers neither XOAUTH2 nor OAUTHBEARER")
-        return mechanism
+        return sasl.pick_mechanism(name for first, *names in lines if first == "AUTH" for name in names)
 
-    def _authenticate(self, credential: ev.Credential) -> Steps[Accepted | Rejected]:
+    def _exchange(self, mechanism: str, credential: ev.Credential) -> Steps[Accepted | Rejected]:
         """RFC 4954 section 4; an initial response that makes the line too long waits for 334."""
-        mechanism = self._mechanism()
         response = sasl.initial_response(mechanism, credential, self._terms.host, self._terms.port)
         command = b"AUTH " + mechanism.encode()
         answers = [sasl.failure_answer(mechanism)]
@@ -229,6 +227,6 @@ class SmtpDialogue(Dialogue):
 
 
 def _words(lines: list[bytes]) -> str:
-    """What a server says, with its code."""
-    texts = [lines[0], *(line[4:] for line in lines[1:])]
+    """What a server says, its code once in front."""
+    texts = [lines[0][:3], *(line[4:] for line in lines)]
     return one_line(b" ".join(texts).decode("utf-8", "replace"))

@@ -5,7 +5,13 @@ from __future__ import annotations
 TLS_HANDSHAKE = b"\x16"  # RFC 8446 section 5.1: ContentType
 PROXY_V1 = b"PROXY "
 PROXY_V2 = b"\r\n\r\n\0\r\nQUIT\n"
-LONGEST_SIGNATURE = len(PROXY_V2)
+SIGNATURES = (TLS_HANDSHAKE, PROXY_V1, PROXY_V2)
+LONGEST_SIGNATURE = max(map(len, SIGNATURES))
+
+
+def undecided(first: bytes) -> bool:
+    """Whether so few octets have come that they may yet become a stranger's."""
+    return any(len(first) < len(signature) and signature.startswith(first) for signature in SIGNATURES)
 
 
 def recognise(first: bytes) -> str | None:

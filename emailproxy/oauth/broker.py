@@ -1,0 +1,295 @@
+"""The token broker: a login's password in, an access token out.
+
+The way of one login: warm check; then throttle, then KDF; then the token from memory or the record, renewed under
+the account's lock where it is near its end; or a consent, which the login waits for a while. What several logins
+ask for at once is done once, and a client that leaves cancels nothing that others wait for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from emailproxy.config.model import Account, FlowName
+from emailproxy.errors import AccountUnusable, ConsentRequired, StateError, UnknownAccount, WrongPassword
+from emailproxy.oauth.clock import Clock
+from emailproxy.oauth.consent import Consents, Waiting
+from emailproxy.oauth.flights import Flights
+from emailproxy.oauth.flow import Flow, TokenSet
+from emailproxy.oauth.keyring import Keyring
+from emailproxy.oauth.newcomers import Newcomers
+from emailproxy.oauth.wallet import Refusal, Wallet
+from emailproxy.secret import Secret
+from emailproxy.store import sealing
+from emailproxy.store.base import Lockbox, Record, TokenStore
+from emailproxy.store.sealing import AccountKey
+from emailproxy.wire.events import Credential, Login, Visit
+
+MAX_NAME = 254  # octets; RFC 5321 section 4.5.3.1.3: a path of 256 with its angle brackets
+MAX_HANDED = 4096  # sessions whose token is remembered, for the case that the server refuses it
+RACES = 5  # how often another process may get in between before a login gives up
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class Listener(Protocol):
+    """Takes the provider's redirects."""
+
+    async def ensure(self, account: Account) -> None:
+        """Listens where this account's redirects arrive, if nobody does."""
+
+
+class TokenBroker:
+    """Logins become credentials."""
+
+    def __init__(
+        self,
+        resolve: Callable[[str], Account],
+        records: TokenStore,
+        consents: Consents,
+        flows: Mapping[FlowName, Flow],
+        *,
+        listener: Listener | None = None,
+        consent_wait_s: float = 20.0,
+        clock: Clock | None = None,
+        cost: sealing.Cost = sealing.DEFAULT_COST,
+    ) -> None:
+        """`resolve` gives the account of a login name, or raises UnknownAccount or AccountUnusable."""
+        clock = clock or Clock()
+        self._resolve = resolve
+        self._records = records
+        self._consents = consents
+        self._flows = flows
+        self._listener = listener
+        self._consent_wait_s = consent_wait_s
+        self._keyring = Keyring(records, clock=clock, cost=cost)
+        self._wallet = Wallet(records, flows, clock=clock)
+        self._newcomers = Newcomers(records, flows, self._keyring, self._wallet, clock=clock)
+        self._logins: Flights[TokenSet | Waiting] = Flights()
+        self._handed: OrderedDict[str, Secret] = OrderedDict()
+
+    # ---- for mail sessions
+
+    async def token(self, login: Login, visit: Visit, rejected: str | None = None) -> Credential:
+        """What to log in upstream with.
+
+        Args:
+            rejected: the mail server's refusal of what this session was given last; a fresh token is asked for.
+
+        Raises:
+            LoginRefused: one of its kinds; the text says what happened and what to do.
+        """
+        account = self._account(login)
+        tokens = None if rejected is not None else self._ready(account, login.password)
+        if tokens is None:
+            try:
+                tokens = await self._cold(account, login, visit, rejected)
+            except StateError as error:
+                raise AccountUnusable(str(error)) from error
+        self._handed[visit.session] = tokens.access_token
+        self._handed.move_to_end(visit.session)
+        if len(self._handed) > MAX_HANDED:
+            self._handed.popitem(last=False)
+        return Credential(account.name, tokens.access_token)
+
+    async def accepted(self, login: Login, visit: Visit) -> None:
+        """The mail server took the login: what was only tried on may be kept.
+
+        Raises:
+            AccountUnusable: this was a first login, and its password cannot be stored.
+        """
+        self._handed.pop(visit.session, None)
+        account = self._account(login)
+        if not visit.may_set_first_password or not self._newcomers.is_draft(account):
+            return
+        try:
+            await self._newcomers.settle(account, login.password)
+        except StateError as error:
+            raise AccountUnusable(str(error)) from error
+
+    # ---- for the command line
+
+    async def sign_in(self, name: str, password: Secret) -> Waiting | None:
+        """Signs an account in with no mail client: a consent to visit, or None where no person is needed.
+
+        The password becomes the account's first, or must be one that it has. A consent that waits for the first
+        password of an account is replaced, where it was started with another one.
+
+        Raises:
+            LoginRefused, StateError: as the text says.
+        """
+        account = self._account(Login(name, password))
+        for _ in range(RACES):
+            record = await self._records.load(account.key)
+            if not self._flows[account.flow].needs_consent:
+                await self._without_person(account, record, password)
+                return None
+            waiting = await self._asked_for(account, record, password)
+            if waiting is not None:
+                return waiting
+        raise busy(account)
+
+    async def _without_person(self, account: Account, record: Record | None, password: Secret) -> None:
+        if record is None:
+            await self._newcomers.tokens(account, None)
+            await self._newcomers.settle(account, password)
+            record = await self._records.load(account.key)
+        if record is None:
+            raise busy(account)
+        key = await self._keyring.unlock(account, record.lockbox, password)
+        await self._wallet.current(account, key, record, None)
+
+    async def _asked_for(self, account: Account, record: Record | None, password: Secret) -> Waiting | None:
+        if record is not None:
+            key = await self._keyring.unlock(account, record.lockbox, password)
+            return await self._consent(account, record, record.lockbox, key)
+        try:
+            return await self._first_consent(account, password, address="", may_set=True)
+        except WrongPassword:
+            async with self._records.locked(account.key) as now:
+                if now is None:
+                    await self._consents.discard(account)
+            return None
+
+    # ---- one login
+
+    def _account(self, login: Login) -> Account:
+        if not login.password:
+            raise WrongPassword("no password was sent; set one in the mail program")
+        name = login.user.encode("utf-8", "surrogatepass")
+        if len(name) > MAX_NAME or CONTROL.search(login.user):
+            raise UnknownAccount(f"the user name holds a control character, or more than {MAX_NAME} octets")
+        return self._resolve(login.user)
+
+    def _ready(self, account: Account, password: Secret) -> TokenSet | None:
+        """The warm way: no file, no derivation, microseconds."""
+        held = self._wallet.held(account)
+        if held is None or not self._wallet.is_fresh(held):
+            return None
+        key = self._keyring.find(account, held.record.lockbox, password)
+        return None if key is None else held.tokens
+
+    async def _cold(self, account: Account, login: Login, visit: Visit, rejected: str | None) -> TokenSet:
+        refusal = None if rejected is None else Refusal(self._handed.get(visit.session), rejected)
+        outcome = await self._shared(account, login.password, visit, refusal)
+        if isinstance(outcome, Waiting) and await outcome.wait(self._consent_wait_s):
+            outcome = await self._shared(account, login.password, visit, None)
+        if isinstance(outcome, TokenSet):
+            return outcome
+        raise ConsentRequired(
+            f"{account.name} must be signed in: open {outcome.link} in a browser, then try again",
+            link=outcome.link,
+            url=outcome.url,
+        )
+
+    async def _shared(
+        self, account: Account, password: Secret, visit: Visit, refusal: Refusal | None
+    ) -> TokenSet | Waiting:
+        """One attempt for all logins that are alike: ten at once cost one derivation and one request."""
+        alike = (
+            account.key,
+            password,
+            visit.may_set_first_password,
+            None if refusal is None else (refusal.token,),
+        )
+        return await self._logins.run(alike, lambda: self._login(account, password, visit, refusal))
+
+    async def _login(
+        self, account: Account, password: Secret, visit: Visit, refusal: Refusal | None
+    ) -> TokenSet | Waiting:
+        for _ in range(RACES):
+            record = await self._records.load(account.key)
+            if record is None:
+                outcome = await self._first(account, password, visit, refusal)
+            else:
+                outcome = await self._known(account, record, password, visit, refusal)
+            if outcome is not None:
+                return outcome
+        raise busy(account)
+
+    async def _known(
+        self, account: Account, record: Record, password: Secret, visit: Visit, refusal: Refusal | None
+    ) -> TokenSet | Waiting | None:
+        """A login of an account with a record; None where another process got in between."""
+        key = await self._keyring.unlock(account, record.lockbox, password, visit.address)
+        self._keyring.upgrade_if_behind(account, record, password, key)
+        tokens = await self._wallet.current(account, key, record, refusal)
+        if tokens is not None:
+            return tokens
+        held = self._wallet.held(account)
+        return await self._consent(account, record if held is None else held.record, record.lockbox, key)
+
+    async def _first(
+        self, account: Account, password: Secret, visit: Visit, refusal: Refusal | None
+    ) -> TokenSet | Waiting | None:
+        """A login of an account that has no slot yet, or none any more."""
+        self._wallet.forget(account)
+        if self._flows[account.flow].needs_consent:
+            return await self._first_consent(
+                account, password, address=visit.address, may_set=visit.may_set_first_password
+            )
+        if not visit.may_set_first_password:
+            raise not_set_up(account)
+        return await self._newcomers.tokens(account, refusal)
+
+    # ---- consents
+
+    async def _first_consent(
+        self, account: Account, password: Secret, *, address: str, may_set: bool
+    ) -> Waiting | None:
+        """A consent bound to this password; None where another process got in between."""
+        pending = await self._consents.of(account)
+        if pending is not None:
+            try:
+                key = await self._keyring.unlock(account, pending.lockbox, password, address)
+            except WrongPassword:
+                raise WrongPassword(
+                    f"a sign-in of {account.name} waits that was begun with another password; use that one, "
+                    f"or run 'emailproxy authorize {account.name}' to start over"
+                ) from None
+            return await self._consent(account, None, pending.lockbox, key)
+        if not may_set:
+            raise not_set_up(account)
+        lockbox, key = await self._keyring.new_lockbox(account, password)
+        waiting = await self._consent(account, None, lockbox, key)
+        if waiting is not None:
+            self._keyring.remember(account, lockbox, password, key)
+        return waiting
+
+    async def _consent(
+        self, account: Account, seen: Record | None, lockbox: Lockbox, key: AccountKey
+    ) -> Waiting | None:
+        """The account's consent, begun where none waits; None where `seen` is not the present record."""
+        if self._listener is not None:
+            await self._listener.ensure(account)  # before anybody reads the URL in the log
+        generation = 0 if seen is None else seen.generation
+        async with self._records.locked(account.key) as record:
+            if (record is None) != (seen is None) or (record is not None and record.generation != generation):
+                return None
+            pending = await self._consents.of(account)
+            if pending is not None and pending.lockbox.public_key == lockbox.public_key:
+                waiting = self._consents.resume(account, pending, key, generation=generation)
+                if waiting is not None:
+                    return waiting
+            elif pending is not None and seen is None:
+                return None  # another first login was faster: its password counts
+            return await self._consents.begin(account, lockbox, generation=generation)
+
+    async def close(self) -> None:
+        """Lets renewals and exchanges under way reach the disk, then ends. The listener and flows are the caller's."""
+        parts = (self._logins, self._wallet, self._newcomers, self._consents, self._keyring)
+        await asyncio.gather(*(part.close() for part in parts))
+
+
+def not_set_up(account: Account) -> WrongPassword:
+    return WrongPassword(
+        f"{account.name} has no password here yet, and this port does not set the first one; "
+        f"run 'emailproxy authorize {account.name}'"
+    )
+
+
+def busy(account: Account) -> AccountUnusable:
+    return AccountUnusable(f"several processes change the state of {account.name} at once; try again")

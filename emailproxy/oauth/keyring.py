@@ -1,0 +1,106 @@
+"""Local passwords: warm in microseconds, cold through Argon2id in threads of their own, wrong ones throttled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TypeVar
+
+from emailproxy.config.model import Account
+from emailproxy.errors import StateError, WrongPassword
+from emailproxy.oauth.clock import Clock
+from emailproxy.oauth.flights import Flights
+from emailproxy.oauth.throttle import Throttle
+from emailproxy.secret import Secret
+from emailproxy.store import sealing
+from emailproxy.store.base import Lockbox, Record, TokenStore
+from emailproxy.store.sealing import AccountKey
+
+KDF_THREADS = 2  # 64 MiB each: more at once would let wrong passwords fill the memory
+
+log = logging.getLogger("emailproxy.oauth")
+
+T = TypeVar("T")
+
+
+class Keyring:
+    """What the passwords of this process open."""
+
+    def __init__(self, records: TokenStore, *, clock: Clock, cost: sealing.Cost = sealing.DEFAULT_COST) -> None:
+        self._records = records
+        self._clock = clock
+        self._cost = cost
+        self._warm = sealing.WarmCache()
+        self._throttle = Throttle(clock.monotonic_s)
+        self._pool = ThreadPoolExecutor(KDF_THREADS, thread_name_prefix="kdf")
+        self._turns = asyncio.Semaphore(KDF_THREADS)
+        self._upgrades: Flights[None] = Flights()
+
+    def find(self, account: Account, lockbox: Lockbox, password: Secret) -> AccountKey | None:
+        """The key, where this password opened this lockbox before in this process."""
+        return self._warm.find(account.key, lockbox, password)
+
+    async def unlock(self, account: Account, lockbox: Lockbox, password: Secret, address: str = "") -> AccountKey:
+        """The account's key.
+
+        Raises:
+            WrongPassword: the password opens no slot; nothing is changed.
+            TooManyLogins: too many were wrong; nothing was derived.
+            StateDamaged: the lockbox cannot be used.
+        """
+        warm = self.find(account, lockbox, password)
+        if warm is not None:
+            return warm
+        self._throttle.check(account.key, address)
+        async with self._turns:
+            self._throttle.check(account.key, address)  # those who came before us may have used it up
+            try:
+                key, _slot = await self._derive(lambda: sealing.unlock(lockbox, account.key, password))
+            except WrongPassword:
+                self._throttle.failed(account.key, address)
+                raise
+        self.remember(account, lockbox, password, key)
+        return key
+
+    async def new_lockbox(self, account: Account, password: Secret) -> tuple[Lockbox, AccountKey]:
+        """A new key pair with this password as its first slot. It is nobody's until it is stored."""
+        now_s = self._clock.now_s()
+        async with self._turns:
+            return await self._derive(lambda: sealing.new_lockbox(account.key, password, now_s=now_s, cost=self._cost))
+
+    def remember(self, account: Account, lockbox: Lockbox, password: Secret, key: AccountKey) -> None:
+        self._warm.remember(account.key, lockbox, password, key)
+
+    def forget(self, account: Account) -> None:
+        self._warm.forget(account.key)
+
+    def upgrade_if_behind(self, account: Account, record: Record, password: Secret, key: AccountKey) -> None:
+        """Raises the stored cost to today's, beside the login that gave the password."""
+        if sealing.needs_upgrade(record.lockbox, self._cost):
+            self._upgrades.start(account.key, lambda: self._upgrade(account, record.lockbox, password, key))
+
+    async def _upgrade(self, account: Account, behind: Lockbox, password: Secret, key: AccountKey) -> None:
+        try:
+            async with self._turns:
+                lockbox = await self._derive(
+                    lambda: sealing.upgrade(behind, account.key, key, password, cost=self._cost)
+                )
+            async with self._records.locked(account.key) as record:
+                if record is None or record.lockbox != behind:
+                    return
+                await self._records.save(replace(record, lockbox=lockbox))
+        except StateError as error:
+            log.warning("the password protection of %s was not renewed: %s", account.name, error)
+            return
+        self.remember(account, lockbox, password, key)
+        log.info("the password protection of %s was renewed", account.name)
+
+    async def _derive(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    async def close(self) -> None:
+        await self._upgrades.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,132 @@
+"""What every token store keeps, and the interface that the broker uses. Stores see sealed octets only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Kdf:
+    """Argon2id's salt and cost (RFC 9106). One salt an account: a wrong password costs one derivation."""
+
+    salt: bytes
+    memory_kib: int
+    iterations: int
+    lanes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The account's private key, wrapped under one local password."""
+
+    id: str
+    """16 random octets in hexadecimal."""
+    name: str
+    """What a person calls it, e.g. ``first``."""
+    created_s: int
+    commitment: bytes
+    """32 octets, compared in constant time before anything is decrypted: AES-GCM does not commit to its key."""
+    wrapped: bytes
+    """Nonce and AES-256-GCM ciphertext of the private key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lockbox:
+    """An account's key pair: the public key in the clear, the private key in slots."""
+
+    public_key: bytes
+    """X25519, 32 octets: whoever has it may write a token."""
+    kdf: Kdf
+    slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is kept of one account."""
+
+    account: str
+    """The account's name, case-folded."""
+    lockbox: Lockbox
+    generation: int = 0
+    """Counts the changes of `sealed`; bound into every sealed value."""
+    sealed: Mapping[str, bytes] = field(default_factory=dict)
+    """HPKE ciphertexts by field: ``access_token``, ``refresh_token``."""
+    expires_at_s: int | None = None
+    """When the access token ends, seconds since the epoch."""
+    obtained_at_s: int | None = None
+    scope: str = ""
+    needs_sign_in: bool = False
+    """The provider refused the refresh token for good: the owner must consent again."""
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A consent that waits for a person. Useless without the `state`, which the URL holds."""
+
+    state_hash: str
+    """SHA-256 of the `state` parameter, in hexadecimal: the file's name."""
+    account: str
+    """The account's name, case-folded."""
+    display_name: str
+    """The account's name as the login or the configuration spells it."""
+    created_s: int
+    expires_s: int
+    lockbox: Lockbox
+    """The account's, or, for an account that has no slot yet, a new one with one slot: the password of the login
+    that started this consent."""
+    sealed_state: bytes
+    """The `state`, sealed to the lockbox's public key: the same password finds the same URL again."""
+    encrypted: bytes
+    """What the completion needs (PKCE verifier, redirect_uri, the provider's URL), AES-256-GCM under HKDF(state)."""
+
+
+class TokenStore(Protocol):
+    """Where records live."""
+
+    async def load(self, account: str) -> Record | None:
+        """The account's record, or None where it has none.
+
+        Raises:
+            StateDamaged, StateExposed: the file cannot be used; it is left as it is.
+        """
+
+    def locked(self, account: str) -> AbstractAsyncContextManager[Record | None]:
+        """Holds the account's lock, across tasks and processes, and reads its record anew."""
+
+    async def save(self, record: Record) -> None:
+        """Makes the record durable, whole or not at all. The caller holds the lock."""
+
+    async def remove(self, account: str) -> bool:
+        """Forgets the account, damaged or not. Returns whether there was anything to forget.
+
+        Takes the lock itself: the caller does not hold it.
+        """
+
+    async def accounts(self) -> list[str]:
+        """The names of all accounts that have a record, sorted."""
+
+
+class PendingStore(Protocol):
+    """Where consents wait. Expired ones are never returned, and are removed when met."""
+
+    async def put(self, pending: Pending) -> None:
+        """Keeps a consent, in place of any other of the same account."""
+
+    async def by_state(self, state: str) -> Pending | None:
+        """The consent that this `state` belongs to, or None."""
+
+    async def by_account(self, account: str) -> Pending | None:
+        """The account's consent, or None."""
+
+    async def claim(self, state: str) -> Pending | None:
+        """Takes the consent away: of any number of callers in any number of processes, one gets it."""
+
+    async def discard(self, account: str) -> bool:
+        """Forgets the account's consent. Returns whether there was one."""
+
+    async def waiting(self) -> list[Pending]:
+        """All that wait, oldest first."""

@@ -1,0 +1,128 @@
+"""The default token store: a folder of INI files, one an account, atomic, locked, 0600."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from emailproxy.errors import StateDamaged, StateError
+from emailproxy.store import codec, files, names
+from emailproxy.store.base import Record
+from emailproxy.store.folder import StateFolder
+from emailproxy.store.locks import FolderLocks
+from emailproxy.store.sealing import again
+from emailproxy.store.threads import FileThreads
+
+SUFFIX = ".ini"
+
+log = logging.getLogger(__name__)
+
+
+class IniStore:
+    """A `TokenStore`. Any number of processes may share the folder; each reads what the last one wrote.
+
+    Files are read and written in threads of its own: `close` ends them.
+    """
+
+    def __init__(self, folder: Path, *, now: Callable[[], float] = time.time) -> None:
+        self._state = StateFolder(folder.absolute())
+        self._now = now
+        self._threads = FileThreads()
+        self._locks = FolderLocks(self._state, self._threads)
+
+    def prepare(self) -> None:
+        """Makes the folders and clears up after killed processes; for the start of a server. Blocks.
+
+        Raises:
+            StateExposed: a folder is open to other users.
+            StateError: a folder cannot be made.
+        """
+        self._state.prepare(self._now())
+
+    def close(self) -> None:
+        self._threads.close()
+
+    async def load(self, account: str) -> Record | None:
+        """The account's record, or None where it has none.
+
+        Raises:
+            StateDamaged, StateExposed: its file cannot be used; it is left as it is.
+        """
+        return await self._threads.run(lambda: self._load(account))
+
+    @asynccontextmanager
+    async def locked(self, account: str) -> AsyncIterator[Record | None]:
+        """Holds the account's lock, across tasks and processes, and reads its record anew."""
+        async with self._locks.hold(names.stem_of(account)):
+            yield await self.load(account)
+
+    async def save(self, record: Record) -> None:
+        """Makes the record durable, whole or not at all. The caller holds the lock.
+
+        Raises:
+            StateDamaged, StateExposed: the file that is there cannot be used; it is left as it is.
+            StateError: it cannot be written; the old one is unchanged.
+        """
+        await self._threads.run(lambda: self._save(record))
+
+    async def remove(self, account: str) -> bool:
+        """Forgets the account, damaged or not. Returns whether there was anything to forget.
+
+        Takes the lock itself, so that no refresh under way brings the account back.
+        """
+        async with self._locks.hold(names.stem_of(account)):
+            return await self._threads.run(lambda: files.remove(self._path(account)))
+
+    async def accounts(self) -> list[str]:
+        """The names of all accounts that have a file, sorted; of damaged ones, too, where the file's name tells."""
+        return await self._threads.run(self._accounts)
+
+    def _path(self, account: str) -> Path:
+        return self._state.accounts / f"{names.stem_of(account)}{SUFFIX}"
+
+    def _load(self, account: str) -> Record | None:
+        if not self._state.has(self._state.accounts):
+            return None
+        path = self._path(account)
+        try:
+            data = files.read(path)
+            if data is None:
+                return None
+            record = codec.parse_record(data)
+            if record.account != account.casefold():
+                raise StateDamaged("it is another account's")
+        except StateDamaged as error:
+            raise StateDamaged(f"{path} is damaged ({error}); {again(account)}") from None
+        return record
+
+    def _save(self, record: Record) -> None:
+        data = codec.dump_record(record)
+        self._state.make(self._state.accounts)
+        self._load(record.account)
+        files.write(self._path(record.account), data)
+
+    def _accounts(self) -> list[str]:
+        if not self._state.has(self._state.accounts):
+            return []
+        found = [self._account_of(stem) for stem in files.stems(self._state.accounts, SUFFIX)]
+        return sorted(account for account in found if account is not None)
+
+    def _account_of(self, stem: str) -> str | None:
+        account = names.account_of(stem)
+        if account is not None:
+            return account
+        path = self._state.accounts / f"{stem}{SUFFIX}"
+        try:
+            data = files.read(path)
+            if data is None:
+                return None
+            account = codec.parse_record(data).account
+            if names.stem_of(account) != stem:
+                raise StateDamaged("its name is not the account's")
+            return account
+        except StateError as error:
+            log.warning("an account is left out, as its file %s cannot be used: %s", path, error)
+            return None

@@ -1,0 +1,141 @@
+"""Consents that wait for a person: one INI file each, named by SHA-256 of its `state`.
+
+A file is useless without the `state`, which only the URL holds. Any process with the folder can finish a consent.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from operator import attrgetter
+from pathlib import Path
+
+from emailproxy.errors import StateDamaged, StateError
+from emailproxy.secret import Secret
+from emailproxy.store import codec, files, names
+from emailproxy.store.base import Pending
+from emailproxy.store.folder import StateFolder
+from emailproxy.store.locks import FolderLocks
+from emailproxy.store.sealing import state_hash
+from emailproxy.store.threads import FileThreads
+
+SUFFIX = ".ini"
+LOCK = "pending={}"  # no account's own lock is called so: `=` is encoded there
+MAX_WAITING = 1000  # catch-all sections let any name start one; the oldest make room
+
+log = logging.getLogger(__name__)
+
+
+class IniPendingStore:
+    """A `PendingStore` in the state folder that `IniStore` uses. `close` ends its threads."""
+
+    def __init__(self, folder: Path, *, now: Callable[[], float] = time.time) -> None:
+        self._state = StateFolder(folder.absolute())
+        self._now = now
+        self._threads = FileThreads()
+        self._locks = FolderLocks(self._state, self._threads)
+        self._complained: set[str] = set()
+
+    def prepare(self) -> None:
+        """Makes the folders and clears up after killed processes, as `IniStore.prepare` does. Blocks."""
+        self._state.prepare(self._now())
+
+    def close(self) -> None:
+        self._threads.close()
+
+    async def put(self, pending: Pending) -> None:
+        """Keeps a consent, in place of any other of the same account.
+
+        Raises:
+            StateError: it cannot be written; what was there is unchanged.
+        """
+        async with self._lock(pending.account):
+            await self._threads.run(lambda: self._put(pending))
+
+    async def by_state(self, state: str) -> Pending | None:
+        """The consent that this `state` belongs to, or None."""
+        return await self._threads.run(lambda: self._read(state_hash(Secret(state))))
+
+    async def by_account(self, account: str) -> Pending | None:
+        """The account's consent, or None."""
+        mine = await self._threads.run(lambda: self._of(account))
+        return mine[-1] if mine else None
+
+    async def claim(self, state: str) -> Pending | None:
+        """Takes the consent away: of any number of callers in any number of processes, one gets it."""
+        return await self._threads.run(lambda: self._claim(state_hash(Secret(state))))
+
+    async def discard(self, account: str) -> bool:
+        """Forgets the account's consent. Returns whether there was one."""
+        async with self._lock(account):
+            return await self._threads.run(lambda: self._discard(account))
+
+    async def waiting(self) -> list[Pending]:
+        """All that wait, oldest first."""
+        return await self._threads.run(self._waiting)
+
+    def _lock(self, account: str) -> AbstractAsyncContextManager[None]:
+        return self._locks.hold(LOCK.format(names.stem_of(account)))
+
+    def _path(self, name: str) -> Path:
+        return self._state.pending / f"{name}{SUFFIX}"
+
+    def _put(self, pending: Pending) -> None:
+        data = codec.dump_pending(pending)
+        self._state.make(self._state.pending)
+        files.write(self._path(pending.state_hash), data)
+        waiting = [one for one in self._waiting() if one.state_hash != pending.state_hash]
+        others = [one for one in waiting if one.account != pending.account.casefold()]
+        surplus = max(0, len(others) + 1 - MAX_WAITING)
+        for one in waiting:
+            if one.account == pending.account.casefold() or one in others[:surplus]:
+                self._remove(one)
+
+    def _discard(self, account: str) -> bool:
+        removed = [self._remove(one) for one in self._of(account)]
+        return any(removed)
+
+    def _claim(self, name: str) -> Pending | None:
+        pending = self._read(name)
+        return pending if pending is not None and self._remove(pending) else None
+
+    def _remove(self, pending: Pending) -> bool:
+        return files.remove(self._path(pending.state_hash))
+
+    def _of(self, account: str) -> list[Pending]:
+        return [one for one in self._waiting() if one.account == account.casefold()]
+
+    def _waiting(self) -> list[Pending]:
+        if not self._state.has(self._state.pending):
+            return []
+        found = (self._read(name) for name in files.stems(self._state.pending, SUFFIX))
+        return sorted((one for one in found if one is not None), key=attrgetter("created_s"))
+
+    def _read(self, name: str) -> Pending | None:
+        """One that still waits; an expired one is removed, a damaged one passed over."""
+        if not self._state.has(self._state.pending):
+            return None
+        path = self._path(name)
+        try:
+            data = files.read(path)
+            if data is None:
+                return None
+            pending = codec.parse_pending(data)
+            if pending.state_hash != name:
+                raise StateDamaged("it is another consent's")
+        except StateError as error:
+            self._complain(path, error)
+            return None
+        if pending.expires_s <= self._now():
+            with suppress(StateError):  # the file system may be read-only; it has expired all the same
+                files.remove(path)
+            return None
+        return pending
+
+    def _complain(self, path: Path, error: StateError) -> None:
+        """Once a file: a login that waits looks many times."""
+        if path.name not in self._complained:
+            self._complained.add(path.name)
+            log.warning("passing over the pending sign-in %s: %s; delete it and log in again", path, error)

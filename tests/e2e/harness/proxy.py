@@ -1,0 +1,184 @@
+"""The real command line, as the processes that a user starts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from tests.e2e.harness.run import Outcome, run
+
+START_S = 30.0
+STOP_S = 5.0
+"""What the server promises: SIGTERM ends it within this."""
+CHECKOUT = Path(__file__).parents[3]
+COMMAND = (sys.executable, "-m", "emailproxy")
+
+
+def environment(home: Path) -> dict[str, str]:
+    """A user's environment with a home of its own: nothing of this machine's configuration gets in."""
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(CHECKOUT), "LANG": "C.UTF-8"}
+
+
+async def emailproxy(
+    *arguments: str | Path,
+    home: Path,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    timeout: float = 60.0,
+) -> Outcome:
+    """Runs one of the commands to its end, in the folder `home`."""
+    full = environment(home) | dict(env or {})
+    return await run(*COMMAND, *arguments, stdin=stdin, env=full, cwd=home, timeout=timeout)
+
+
+@dataclass
+class Program:
+    """One of the commands while it runs. Whatever it prints is in `output`."""
+
+    process: asyncio.subprocess.Process
+    output: str = ""
+    _news: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    async def printed(self, pattern: str, *, start: int = 0, timeout: float = 20.0) -> re.Match[str]:
+        """Waits until the output from `start` on has a match."""
+        found: re.Match[str] | None = None
+
+        def seen() -> bool:
+            nonlocal found
+            found = re.search(pattern, self.output[start:])
+            return found is not None
+
+        try:
+            async with asyncio.timeout(timeout), self._news:
+                await self._news.wait_for(seen)
+        except TimeoutError:
+            raise AssertionError(f"{pattern!r} was not printed, but:\n{self.output[start:]}") from None
+        assert found is not None
+        return found
+
+    async def listen(self) -> None:
+        """Takes the output until its end."""
+        assert self.process.stdout is not None
+        while data := await self.process.stdout.read(65_536):
+            async with self._news:
+                self.output += data.decode(errors="replace")
+                self._news.notify_all()
+
+    async def end(self, timeout: float = STOP_S) -> int:
+        """Waits for the end, and returns the exit code."""
+        return await asyncio.wait_for(self.process.wait(), timeout)
+
+    async def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Ends it as its user would, and returns the exit code."""
+        self.process.send_signal(how)
+        return await self.end()
+
+
+class Proxy(Program):
+    """A running `emailproxy serve`."""
+
+    log_file: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text() if self.log_file.exists() else ""
+
+    @property
+    def resident_kib(self) -> int:
+        """The memory that the process holds now (VmRSS of proc(5)), in KiB."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(re.findall(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)[0])
+
+    async def consent_url(self, account: str, *, start: int = 0) -> str:
+        """The URL that the server asks the account's owner to visit."""
+        line = rf"Please visit the following URL to authenticate account {re.escape(account)}: (\S+)\r?\n"
+        return (await self.printed(line, start=start))[1]
+
+
+ProgramType = TypeVar("ProgramType", bound=Program)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    *arguments: str | Path,
+    home: Path,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    kind: type[ProgramType],
+) -> AsyncIterator[ProgramType]:
+    """Starts one of the commands in the folder `home`, and ends it if it has not ended by itself."""
+    with tempfile.TemporaryFile() as given:
+        given.write(stdin)
+        given.seek(0)
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND, *arguments,
+            stdin=given, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            env=environment(home) | dict(env or {}), cwd=home,
+        )  # fmt: skip
+    program = kind(process)
+    listening = asyncio.create_task(program.listen())
+    try:
+        yield program
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(TimeoutError):
+                await program.stop()
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        await listening
+
+
+@contextlib.asynccontextmanager
+async def serve(
+    *arguments: str | Path, log_file: Path, home: Path, env: Mapping[str, str] | None = None
+) -> AsyncIterator[Proxy]:
+    """Runs `emailproxy serve` in the folder `home`, and yields it when it says READY=1 (sd_notify(3))."""
+    with _notifications() as notified:
+        notify = {"NOTIFY_SOCKET": notified.getsockname()}
+        async with running("serve", *arguments, home=home, env=notify | dict(env or {}), kind=Proxy) as proxy:
+            proxy.log_file = log_file
+            async with asyncio.timeout(START_S):
+                await _ready(notified, proxy)
+            yield proxy
+
+
+@contextlib.contextmanager
+def _notifications() -> Iterator[socket.socket]:
+    with (
+        tempfile.TemporaryDirectory(prefix="notify-") as folder,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified,
+    ):
+        notified.bind(f"{folder}/socket")
+        notified.setblocking(False)
+        yield notified
+
+
+async def _ready(notified: socket.socket, program: Program) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.create_task(program.process.wait())
+    try:
+        while True:
+            said = asyncio.create_task(loop.sock_recv(notified, 4096))
+            done, _ = await asyncio.wait({said, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if said not in done:
+                said.cancel()
+                raise AssertionError(f"the proxy ended with {program.process.returncode}:\n{program.output}")
+            if b"READY=1" in said.result().split(b"\n"):
+                return
+    finally:
+        ended.cancel()

@@ -1,0 +1,383 @@
+"""Logins of accounts that have a record: warm, cold, wrong, renewed, refused."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from emailproxy.errors import (
+    AccountUnusable,
+    ConsentRequired,
+    ProviderRefused,
+    ProviderUnavailable,
+    TokenRefused,
+    TooManyLogins,
+    UnknownAccount,
+    WrongPassword,
+)
+from emailproxy.oauth import wallet
+from emailproxy.oauth.throttle import PER_ACCOUNT
+from emailproxy.secret import Secret
+from emailproxy.store import sealing
+from emailproxy.wire.events import Login
+from tests.fakes.provider import ABSENT, Hang, altered, refusal, throttled
+from tests.oauth.world import ADA, CHEAP, PASSWORD, WRONG, Process, World, no_space, until, visit_of
+
+MARGIN_S = 600
+
+
+@pytest.fixture
+async def process(world: World) -> Process:
+    """A process, and a signed-in account whose token lives an hour."""
+    world.account()
+    process = await world.process(wait_s=0)
+    await world.signed_in(process)
+    world.provider.requests.clear()
+    world.provider.arrived = 0
+    return process
+
+
+# ---- who is who
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "refused"),
+    [
+        (ADA, "", WrongPassword),
+        ("nobody@example.org", "", WrongPassword),
+        ("nobody@example.org", "x", UnknownAccount),
+        ("a\0b", "x", UnknownAccount),
+        ("a@b]\n[SMTP-25", "x", UnknownAccount),
+        ("a\x7fb", "x", UnknownAccount),
+        ("é" * 128, "x", UnknownAccount),
+        (ADA, "wrong", WrongPassword),
+        (ADA, PASSWORD.reveal() + " ", WrongPassword),
+    ],
+)
+async def test_who_may_not_in_changes_nothing(
+    world: World, process: Process, user: str, password: str, refused: type[Exception]
+) -> None:
+    before = world.files()
+    with pytest.raises(refused):
+        await process.broker.token(Login(user, Secret(password)), visit_of())
+    assert world.files() == before
+    assert world.provider.arrived == 0
+
+
+async def test_the_account_is_found_without_regard_to_case(world: World, process: Process) -> None:
+    credential = await process.broker.token(Login(ADA.upper(), PASSWORD), visit_of())
+    assert credential.user == ADA
+    assert world.provider.verify(credential.token.reveal())["email"] == ADA
+
+
+async def test_a_restart_needs_the_file_and_nothing_else(world: World, process: Process) -> None:
+    token = await process.login()
+    assert await (await world.process()).login() == token
+    assert world.provider.arrived == 0
+
+
+async def test_warm_logins_cost_no_file_no_derivation_and_little_time(
+    world: World, process: Process, record_property: Callable[[str, object], None]
+) -> None:
+    await process.login()
+    process.records.close()  # a file access would now be an error
+    process.broker._keyring._pool.shutdown()
+    login, visit = Login(ADA, PASSWORD), visit_of()
+    start = time.process_time()
+    for _ in range(1000):
+        await process.broker.token(login, visit)
+        await process.broker.accepted(login, visit)
+    spent_s = time.process_time() - start
+    record_property("cpu_s_of_1000_warm_logins", spent_s)
+    assert spent_s < 1.0
+
+
+async def test_wrong_passwords_are_derived_and_then_throttled(world: World, process: Process) -> None:
+    await process.login()
+    for _ in range(PER_ACCOUNT.burst):
+        with pytest.raises(WrongPassword):
+            await process.login(password=WRONG)
+    with pytest.raises(TooManyLogins):
+        await process.login(password=WRONG)
+    await process.login()  # the owner's warm login goes on
+    world.turned.turn(PER_ACCOUNT.refill_s)
+    with pytest.raises(WrongPassword):
+        await process.login(password=WRONG)
+
+
+async def test_a_parallel_burst_of_guesses_pays_no_more_than_its_allowance(world: World, process: Process) -> None:
+    guesses = (process.login(password=Secret(f"guess {number}")) for number in range(40))
+    kinds = [type(result) for result in await asyncio.gather(*guesses, return_exceptions=True)]
+    assert kinds.count(WrongPassword) <= PER_ACCOUNT.burst + 1
+    assert kinds.count(TooManyLogins) == 40 - kinds.count(WrongPassword)
+
+
+async def test_different_passwords_in_parallel_are_each_checked(world: World, process: Process) -> None:
+    tries = [PASSWORD, WRONG, PASSWORD, Secret("other")]
+    results = await asyncio.gather(*(process.login(password=one) for one in tries), return_exceptions=True)
+    assert [isinstance(result, str) for result in results] == [True, False, True, False]
+    assert {type(result) for result in results[1::2]} == {WrongPassword}
+
+
+@pytest.mark.parametrize("damage", ["open", "damaged"])
+async def test_a_state_file_that_cannot_be_used_is_named_and_kept(world: World, process: Process, damage: str) -> None:
+    (path,) = (world.folder / "accounts").glob("*.ini")
+    if damage == "open":
+        path.chmod(0o644)
+    else:
+        path.write_bytes(b"[account\n")
+    before = path.read_bytes()
+    with pytest.raises(AccountUnusable, match=path.name):
+        await (await world.process()).login()
+    assert path.read_bytes() == before
+
+
+async def test_a_forged_cost_is_refused_before_anything_is_derived(world: World, process: Process) -> None:
+    (path,) = (world.folder / "accounts").glob("*.ini")
+    forged = path.read_text().replace(f"= {CHEAP.memory_kib}\n", "= 4000000000\n", 1)
+    assert "4000000000" in forged
+    path.write_text(forged)
+    with pytest.raises(AccountUnusable):
+        await (await world.process()).login()
+    assert path.read_text() == forged
+
+
+async def test_a_removed_account_is_forgotten_at_the_next_renewal(world: World, process: Process) -> None:
+    await process.login()
+    other = await world.process()
+    await other.records.remove(ADA)
+    world.turned.turn(3600)
+    with pytest.raises(ConsentRequired):
+        await process.login()
+
+
+async def test_a_cheap_derivation_is_upgraded_beside_a_login(world: World, process: Process) -> None:
+    dearer = sealing.Cost(CHEAP.memory_kib * 2, CHEAP.iterations + 1)
+    other = await world.process(cost=dearer)
+    token = await other.login()
+    await until(lambda: other.broker._keyring._upgrades.join(ADA) is None)
+    record = await other.records.load(ADA)
+    assert record is not None
+    assert (record.lockbox.kdf.memory_kib, record.lockbox.kdf.iterations) == dearer
+    for each in (process, other, await world.process(cost=dearer)):
+        assert await each.login() == token
+        with pytest.raises(WrongPassword):
+            await each.login(password=WRONG)
+
+
+# ---- renewing
+
+
+async def test_a_token_near_its_end_is_renewed_and_durable_before_used(world: World, process: Process) -> None:
+    first = await process.login()
+    world.turned.turn(3600 - MARGIN_S - 1)
+    assert await process.login() == first
+    world.turned.turn(1)
+    second = await process.login()
+    assert second != first
+    assert world.grants() == ["refresh_token"]
+    assert await (await world.process()).login() == second
+    assert await process.login() == second
+    assert len(world.grants()) == 1
+
+
+async def test_short_tokens_are_renewed_at_half_their_life(world: World, process: Process) -> None:
+    world.provider.expires_in = 100
+    world.turned.turn(3600)
+    first = await process.login()
+    world.turned.turn(49)
+    assert await process.login() == first
+    world.turned.turn(2)
+    assert await process.login() != first
+
+
+async def test_a_token_without_an_end_is_used_until_refused(world: World, process: Process) -> None:
+    world.provider.next(altered(expires_in=None))
+    world.turned.turn(3600)
+    token = await process.login()
+    world.turned.turn(10**8)
+    assert await process.login() == token
+    assert await process.login(rejected="no") != token
+
+
+@pytest.mark.parametrize("count", [10, 20])
+async def test_parallel_logins_cost_one_request(world: World, process: Process, count: int) -> None:
+    world.turned.turn(3600)
+    tokens = await asyncio.gather(*(process.login(session=f"s{number}") for number in range(count)))
+    assert len(set(tokens)) == 1
+    assert world.grants() == ["refresh_token"]
+
+
+async def test_a_client_that_leaves_cancels_nothing_for_the_others(world: World, process: Process) -> None:
+    world.turned.turn(3600)
+    slow = Hang()
+    world.provider.next(slow)
+    logins = [asyncio.create_task(process.login(session=f"s{number}")) for number in range(20)]
+    await world.provider.wait_for_requests(1)
+    for login in logins[:19]:
+        login.cancel()
+    await asyncio.wait(logins[:19])
+    slow.release()
+    world.provider.verify(await logins[19])
+    assert all(login.cancelled() for login in logins[:19])
+    assert world.grants() == ["refresh_token"]
+
+
+async def test_when_all_clients_leave_the_renewal_is_kept_all_the_same(world: World, process: Process) -> None:
+    world.turned.turn(3600)
+    slow = Hang()
+    world.provider.next(slow)
+    login = asyncio.create_task(process.login())
+    await world.provider.wait_for_requests(1)
+    login.cancel()
+    await asyncio.wait([login])
+    slow.release()
+    await process.broker.close()
+    world.provider.verify(await (await world.process()).login())
+    assert world.grants() == ["refresh_token"]
+
+
+async def test_another_process_may_have_renewed(world: World, process: Process) -> None:
+    await process.login()
+    other = await world.process()
+    world.turned.turn(3600)
+    tokens = await asyncio.gather(process.login(), other.login())
+    assert len(set(tokens)) == 1
+    assert world.grants() == ["refresh_token"]
+    assert world.provider.revoked_families == 0
+
+
+async def test_a_provider_that_is_down_does_not_matter_while_the_token_lives(
+    world: World, process: Process, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = await process.login()
+    world.turned.turn(3600 - MARGIN_S)
+    world.provider.next(throttled("60"))
+    for _ in range(5):
+        assert await process.login() == first
+    assert world.provider.arrived == 1
+    assert sum("still works" in message for message in caplog.messages) == 1
+    world.turned.turn(60)
+    assert await process.login() != first
+
+
+async def test_a_slow_renewal_does_not_hold_up_a_token_that_lives(
+    world: World, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wallet, "PATIENCE_S", 0.01)
+    first = await process.login()
+    world.turned.turn(3600 - MARGIN_S)
+    slow = Hang()
+    world.provider.next(slow)
+    assert await process.login() == first
+    slow.release()
+    await until(lambda: process.broker._wallet._renewals.join(ADA) is None)
+    assert await process.login() != first
+    assert world.grants() == ["refresh_token"]
+
+
+async def test_throttled_logins_fail_at_once_and_cost_one_request_a_window(world: World, process: Process) -> None:
+    before = world.files()
+    world.turned.turn(3600)
+    world.provider.next(throttled("60"))
+    for _ in range(100):
+        with pytest.raises(ProviderUnavailable):
+            await process.login()
+    assert world.provider.arrived == 1
+    assert world.files() == before
+    world.turned.turn(60)
+    world.provider.verify(await process.login())
+
+
+async def test_a_wrong_configuration_is_said_in_the_providers_words(world: World, process: Process) -> None:
+    before = world.files()
+    world.turned.turn(3600)
+    world.provider.next(refusal("invalid_client", "AADSTS7000222: the secret expired"))
+    with pytest.raises(ProviderRefused, match="AADSTS7000222"):
+        await process.login()
+    assert world.files() == before
+    world.provider.verify(await process.login())
+
+
+async def test_a_full_disk_does_not_lose_a_rotated_token(
+    world: World, process: Process, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await process.login()
+    world.turned.turn(3600)
+    accounts = world.folder / "accounts"
+    with monkeypatch.context() as patch:
+        patch.setattr("emailproxy.store.files.os.replace", no_space)
+        second = await process.login()
+        assert second != first
+        assert await process.login() == second
+        world.turned.turn(wallet.PAUSE_S)
+        assert await process.login() == second
+        assert sum("memory only" in message for message in caplog.messages) == 2
+    assert len(list(accounts.glob("*.ini"))) == 1
+    world.turned.turn(wallet.PAUSE_S)
+    assert await process.login() == second
+    assert await (await world.process()).login() == second
+    assert len(world.grants()) == 1
+
+
+# ---- a mail server that refuses tokens
+
+
+async def test_a_refused_token_is_renewed_once_a_minute(world: World, process: Process) -> None:
+    first = await process.login()
+    await process.broker.token(Login(ADA, PASSWORD), visit_of())
+    second = await process.login(rejected="AUTHENTICATE failed")
+    assert second != first
+    await process.broker.token(Login(ADA, PASSWORD), visit_of())
+    with pytest.raises(TokenRefused, match=r"AUTHENTICATE failed twice"):
+        await process.login(rejected="AUTHENTICATE\r\nfailed twice")
+    assert world.grants() == ["refresh_token"]
+    world.turned.turn(60)
+    assert await process.login(rejected="AUTHENTICATE failed") != second
+
+
+async def test_who_was_refused_an_older_token_gets_the_newer_one(world: World, process: Process) -> None:
+    login = Login(ADA, PASSWORD)
+    for session in ("a", "b", "c"):
+        await process.broker.token(login, visit_of(session))
+    together = [process.broker.token(login, visit_of(session), "no") for session in ("a", "b")]
+    a, b = await asyncio.gather(*together)
+    c = await process.broker.token(login, visit_of("c"), "no")
+    assert a == b == c
+    assert world.grants() == ["refresh_token"]
+    with pytest.raises(TokenRefused):
+        await process.broker.token(login, visit_of("c"), "no")
+
+
+async def test_a_refused_token_of_another_process_may_be_renewed_already(world: World, process: Process) -> None:
+    other = await world.process()
+    login = Login(ADA, PASSWORD)
+    await process.broker.token(login, visit_of())
+    await other.broker.token(login, visit_of())
+    fresh = await other.broker.token(login, visit_of(), "no")
+    assert await process.broker.token(login, visit_of(), "no") == fresh
+    assert world.grants() == ["refresh_token"]
+
+
+async def test_a_refused_token_that_cannot_be_renewed_now_is_a_temporary_failure(
+    world: World, process: Process
+) -> None:
+    await process.broker.token(Login(ADA, PASSWORD), visit_of())
+    world.provider.next(throttled("60"))
+    with pytest.raises(ProviderUnavailable):
+        await process.login(rejected="no")
+
+
+async def test_a_refused_token_without_a_refresh_token_names_the_command(world: World) -> None:
+    world.account()
+    world.provider.next(altered(refresh_token=ABSENT))
+    process = await world.process(wait_s=0)
+    await world.signed_in(process)
+    token = await process.login()
+    with pytest.raises(TokenRefused, match=f"emailproxy authorize {ADA}"):
+        await process.login(rejected="no")
+    world.turned.turn(3600 - 1)
+    assert await process.login() == token  # to its very end: there is nothing to renew it with

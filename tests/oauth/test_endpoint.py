@@ -1,0 +1,141 @@
+"""The token endpoint: what is asked, how often, and what a fault costs."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from emailproxy.demo.certificates import Authority
+from emailproxy.errors import ProviderRefused, ProviderUnavailable
+from emailproxy.oauth.flow import Consent, TokenSet
+from emailproxy.oauth.generic import AuthorizationCode, ClientCredentials
+from emailproxy.oauth.http import MAX_ATTEMPTS, TOTAL_S, TokenEndpoint
+from emailproxy.secret import Secret
+from tests.fakes.provider import UNUSABLE, FakeProvider, Hang, Reset, garbage, refusal, throttled, unavailable
+from tests.oauth.world import CLIENT_SECRET, World
+
+CONSENT = Consent(Secret("canary-code"), Secret("v" * 43), "http://127.0.0.1:1/")
+RETRIED = {"503", "429", "an HTML error page", "a reset connection"}
+
+
+@pytest.fixture
+async def endpoint(world: World) -> TokenEndpoint:
+    return (await world.process()).endpoint
+
+
+async def test_client_credentials_are_one_request(world: World, endpoint: TokenEndpoint) -> None:
+    tokens = await ClientCredentials(endpoint).acquire(world.application())
+    world.provider.verify(tokens.access_token.reveal())
+    assert tokens.expires_at_s == world.turned.wall + 3600
+    assert tokens.refresh_token is None
+    (request,) = world.provider.requests
+    assert request.form == {
+        "grant_type": "client_credentials",
+        "client_id": "test-client",
+        "client_secret": CLIENT_SECRET,
+        "scope": "mail offline_access",
+    }
+
+
+async def test_a_refresh_names_no_scope_and_keeps_the_old_refresh_token(world: World, endpoint: TokenEndpoint) -> None:
+    world.provider.next(refusal("invalid_grant", "canary-refresh is unknown"))
+    old = TokenSet(Secret("canary-access"), None, Secret("canary-refresh"))
+    with pytest.raises(ProviderRefused) as caught:
+        await AuthorizationCode(endpoint).refresh(world.account(), old)
+    assert caught.value.code == "invalid_grant"
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+async def test_an_unusable_reply_is_temporary_and_only_a_busy_one_is_asked_again(
+    world: World, endpoint: TokenEndpoint, name: str
+) -> None:
+    world.provider.next(*[UNUSABLE[name]] * MAX_ATTEMPTS)
+    with pytest.raises(ProviderUnavailable) as caught:
+        await ClientCredentials(endpoint).acquire(world.application())
+    assert CLIENT_SECRET not in str(caught.value)
+    once = name == "429"  # its Retry-After is longer than a login waits
+    assert world.provider.arrived == (MAX_ATTEMPTS if name in RETRIED and not once else 1)
+    assert sum(world.turned.slept) < TOTAL_S
+    assert len(set(world.turned.slept)) == len(world.turned.slept)  # jitter
+
+
+async def test_a_provider_that_recovers_costs_nobody_a_login(world: World, endpoint: TokenEndpoint) -> None:
+    world.provider.next(unavailable(), Reset(), throttled("2"))
+    await ClientCredentials(endpoint).acquire(world.application())
+    assert world.turned.slept[-1] == 2
+
+
+@pytest.mark.parametrize("fault", [unavailable(), Reset(), throttled("1"), garbage()], ids=repr)
+async def test_a_code_is_never_sent_twice(world: World, endpoint: TokenEndpoint, fault: object) -> None:
+    world.provider.next(*[fault] * 4)  # type: ignore[list-item]
+    with pytest.raises(ProviderUnavailable):
+        await AuthorizationCode(endpoint).acquire(world.account(), CONSENT)
+    assert world.provider.arrived == 1
+
+
+async def test_retry_after_holds_everybody_back_and_then_one_asks(world: World, endpoint: TokenEndpoint) -> None:
+    accounts = [world.application(f"u{number}@example.org") for number in range(100)]
+    world.provider.next(throttled("60"))
+
+    async def everybody() -> list[TokenSet | BaseException]:
+        asking = (ClientCredentials(endpoint).acquire(account) for account in accounts)
+        return await asyncio.gather(*asking, return_exceptions=True)
+
+    with pytest.raises(ProviderUnavailable) as caught:
+        await ClientCredentials(endpoint).acquire(accounts[0])
+    assert caught.value.retry_after_s == 60
+    assert all(isinstance(one, ProviderUnavailable) for one in await everybody())
+    assert world.provider.arrived == 1
+
+    world.turned.turn(60)
+    world.provider.next(throttled("60"))
+    assert all(isinstance(one, ProviderUnavailable) for one in await everybody())
+    assert world.provider.arrived == 2  # one request a window
+
+    world.turned.turn(60)
+    assert all(isinstance(one, TokenSet) for one in await everybody())
+
+
+async def test_another_client_is_not_held_back(world: World, endpoint: TokenEndpoint) -> None:
+    world.provider.next(throttled("60"))
+    with pytest.raises(ProviderUnavailable):
+        await ClientCredentials(endpoint).acquire(world.application())
+    with pytest.raises(ProviderRefused, match="invalid_client"):
+        await ClientCredentials(endpoint).acquire(world.application(client_id="other"))
+
+
+async def test_a_silent_provider_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emailproxy.oauth.http.TOTAL_S", 0.05)
+    silence = Hang()
+    world.provider.next(silence)
+    endpoint = (await world.process()).endpoint
+    with pytest.raises(ProviderUnavailable, match="in time"):
+        await ClientCredentials(endpoint).acquire(world.application())
+    silence.release()
+
+
+async def test_a_public_client_sends_no_secret(world: World, endpoint: TokenEndpoint) -> None:
+    with pytest.raises(ProviderRefused):
+        await AuthorizationCode(endpoint).acquire(world.account(client_secret=None), CONSENT)
+    (request,) = world.provider.requests
+    assert request.form["client_id"] == "test-client"
+    assert "client_secret" not in request.form
+    assert "state" not in request.form
+    assert "scope" not in request.form
+
+
+async def test_only_a_trusted_certificate_gets_the_secret(world: World, tmp_path: Path) -> None:
+    authority = Authority.create(tmp_path)
+    context = authority.issue("localhost", "127.0.0.1").server_context()
+    async with FakeProvider(world.provider.clients.values(), tls=context) as provider:
+        account = world.application(token_url=provider.token_url)
+        stranger = (await world.process()).endpoint
+        with pytest.raises(ProviderUnavailable, match="ca_file"):
+            await ClientCredentials(stranger).acquire(account)
+        assert provider.arrived == 0
+        friend = TokenEndpoint(ca_file=authority.certificate_file)
+        assert await ClientCredentials(friend).acquire(account)
+        await friend.close()

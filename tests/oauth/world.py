@@ -1,0 +1,205 @@
+"""A provider, a state folder and as many emailproxy processes as a test wants, all on one clock that it turns."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import aiohttp
+from yarl import URL
+
+from emailproxy.config.model import Account, FlowName
+from emailproxy.demo.ledger import Client
+from emailproxy.errors import UnknownAccount
+from emailproxy.oauth.broker import TokenBroker
+from emailproxy.oauth.clock import Clock
+from emailproxy.oauth.consent import Consents
+from emailproxy.oauth.generic import flows
+from emailproxy.oauth.http import TokenEndpoint
+from emailproxy.oauth.redirect import RedirectListener
+from emailproxy.secret import Secret
+from emailproxy.store.ini import IniStore
+from emailproxy.store.pending import IniPendingStore
+from emailproxy.store.sealing import MIN_MEMORY_KIB, Cost
+from emailproxy.wire.events import Login, Visit
+from tests.e2e.harness.ports import free_ports
+from tests.fakes.provider import FakeProvider
+
+CHEAP = Cost(memory_kib=MIN_MEMORY_KIB, iterations=1)
+ADA = "ada@example.org"
+CLIENT_SECRET = "canary-client-secret"
+PASSWORD = Secret("canary-local-password")
+WRONG = Secret("canary-wrong-password")
+
+
+class Turned:
+    """A clock that stands still until a test, or somebody's sleep, turns it."""
+
+    def __init__(self, now_s: float = 1_800_000_000.0) -> None:
+        self.wall = now_s
+        self.monotonic = 1000.0
+        self.slept: list[float] = []
+
+    def turn(self, seconds: float) -> None:
+        self.wall += seconds
+        self.monotonic += seconds
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.turn(seconds)
+        await asyncio.sleep(0)
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(lambda: self.wall, lambda: self.monotonic, self.sleep)
+
+
+class Seen(NamedTuple):
+    """What a browser shows in the end."""
+
+    status: int
+    text: str
+    headers: dict[str, str]
+
+
+@dataclass
+class Process:
+    """The parts of one emailproxy process."""
+
+    records: IniStore
+    pending: IniPendingStore
+    endpoint: TokenEndpoint
+    consents: Consents
+    listener: RedirectListener
+    broker: TokenBroker
+
+    async def login(
+        self, user: str = ADA, password: Secret = PASSWORD, rejected: str | None = None, **visit: Any
+    ) -> str:
+        """A login that the mail server accepts; returns the access token."""
+        seen = visit_of(**visit)
+        credential = await self.broker.token(Login(user, password), seen, rejected)
+        await self.broker.accepted(Login(user, password), seen)
+        return credential.token.reveal()
+
+
+def visit_of(session: str = "s1", address: str = "127.0.0.1", may_set: bool = True) -> Visit:
+    return Visit(session, "IMAP", address, may_set)
+
+
+@dataclass
+class World:
+    folder: Path
+    turned: Turned
+    provider: FakeProvider
+    port: int
+    accounts: dict[str, Account] = field(default_factory=dict)
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    @classmethod
+    @asynccontextmanager
+    async def at(cls, folder: Path, **options: Any) -> AsyncIterator[Self]:
+        (port,) = free_ports(1)
+        turned = Turned()
+        uris = tuple(f"http://{host}:{port}{path}" for host in ("localhost", "127.0.0.1") for path in ("/", "/cb/"))
+        client = Client("test-client", CLIENT_SECRET, (*uris, "https://vault.example/oauth/"))
+        options = {"auto_approve": True, "now": lambda: turned.wall, **options}
+        async with FakeProvider([client], **options) as provider:
+            world = cls(folder, turned, provider, port)
+            async with world.stack:
+                yield world
+
+    def account(self, name: str = ADA, **changes: Any) -> Account:
+        """Configures an account."""
+        settings: dict[str, Any] = {
+            "section": name,
+            "flow": FlowName.AUTHORIZATION_CODE,
+            "token_url": self.provider.token_url,
+            "permission_url": self.provider.permission_url,
+            "scope": "mail offline_access",
+            "client_id": "test-client",
+            "client_secret": Secret(CLIENT_SECRET),
+            "redirect_uri": f"http://127.0.0.1:{self.port}/",
+        }
+        account = Account(name=name, **{**settings, **changes})
+        self.accounts[account.key] = account
+        return account
+
+    def application(self, name: str = ADA, **changes: Any) -> Account:
+        return self.account(name, flow=FlowName.CLIENT_CREDENTIALS, permission_url=None, **changes)
+
+    def resolve(self, user: str) -> Account:
+        try:
+            return self.accounts[user.casefold()]
+        except KeyError:
+            raise UnknownAccount(f"no account {user} is configured") from None
+
+    async def process(
+        self, *, wait_s: float = 30.0, header_s: float = 10.0, cost: Cost = CHEAP, listens: bool = True
+    ) -> Process:
+        records = IniStore(self.folder, now=lambda: self.turned.wall)
+        self.stack.callback(records.close)
+        pending = IniPendingStore(self.folder, now=lambda: self.turned.wall)
+        self.stack.callback(pending.close)
+        endpoint = TokenEndpoint(clock=self.turned.clock)
+        self.stack.push_async_callback(endpoint.close)
+        grants = flows(endpoint)
+        consents = Consents(pending, records, grants, self.resolve, clock=self.turned.clock)
+        listener = RedirectListener(consents, header_s=header_s)
+        self.stack.push_async_callback(listener.close)
+        broker = TokenBroker(
+            self.resolve,
+            records,
+            consents,
+            grants,
+            listener=listener if listens else None,
+            consent_wait_s=wait_s,
+            clock=self.turned.clock,
+            cost=cost,
+        )
+        self.stack.push_async_callback(broker.close)
+        return Process(records, pending, endpoint, consents, listener, broker)
+
+    async def signed_in(self, process: Process, name: str = ADA, password: Secret = PASSWORD) -> None:
+        """The account has a record with tokens, as after a consent."""
+        waiting = await process.broker.sign_in(name, password)
+        assert waiting is not None
+        seen = await browse(waiting.url)
+        assert seen.status == 200, seen.text
+
+    def grants(self) -> list[str]:
+        """What the token endpoint was asked for and answered, in order."""
+        return [request.grant for request in self.provider.requests]
+
+    def files(self) -> dict[str, bytes]:
+        """Every state file, but for locks."""
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes()
+            for path in self.folder.rglob("*")
+            if path.is_file() and path.suffix != ".lock"
+        }
+
+
+async def browse(url: str, *, follow: bool = True, method: str = "GET", headers: dict[str, str] | None = None) -> Seen:
+    """A person's browser, at the end of all redirects."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, URL(url, encoded=True), allow_redirects=follow, headers=headers) as reply,
+    ):
+        return Seen(reply.status, await reply.text(), dict(reply.headers))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Lets other tasks run until the condition holds; the test's own time limit ends what never does."""
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def no_space(_source: Path, _target: Path) -> None:
+    """In place of `os.replace`, on a full disk."""
+    raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,0 +1,166 @@
+"""A driver for login dialogues: it feeds events, collects effects, and answers those that a network would."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from emailproxy.errors import LoginRefused
+from emailproxy.secret import Secret
+from emailproxy.wire import events as ev
+from emailproxy.wire.dialogue import Dialogue
+from emailproxy.wire.imap import ImapDialogue
+from emailproxy.wire.pop3 import Pop3Dialogue
+from emailproxy.wire.smtp import SmtpDialogue
+from tests.wire.servers import ImapServer, Pop3Server, Server, SmtpServer
+
+WHOLE = 10**6
+CHUNKS = [1, 2, 3, WHOLE]
+
+USER = "u@x.test"
+PASSWORD = "local-canary"
+TOKEN = "token-canary"
+FRESH = "fresh-canary"
+
+DIALOGUES: dict[str, type[Dialogue]] = {"IMAP": ImapDialogue, "POP3": Pop3Dialogue, "SMTP": SmtpDialogue}
+SERVERS: dict[str, type[Server]] = {"IMAP": ImapServer, "POP3": Pop3Server, "SMTP": SmtpServer}
+PROTOCOLS = sorted(DIALOGUES)
+REMEMBERED: dict[str, ev.Capabilities] = {
+    "IMAP": ("IMAP4REV1", "SASL-IR", "AUTH=XOAUTH2"),
+    "POP3": ("TOP", "SASL XOAUTH2"),
+    "SMTP": ("SIZE 1000", "AUTH XOAUTH2"),
+}
+LOGIN: dict[str, bytes] = {
+    "IMAP": b"a1 LOGIN u@x.test local-canary\r\n",
+    "POP3": b"USER u@x.test\r\nPASS local-canary\r\n",
+    "SMTP": b"AUTH PLAIN AHVAeC50ZXN0AGxvY2FsLWNhbmFyeQ==\r\n",
+}
+"""`USER` and `PASSWORD`, as a client sends them."""
+
+
+def credential(token: str = TOKEN, user: str = USER) -> ev.Credential:
+    return ev.Credential(user, Secret(token))
+
+
+class Talk:
+    """One client's connection. `answers` come to `NeedToken`, the first to the first; none: the token is awaited.
+
+    With a `server` the dialogue talks to that; without one the dial still succeeds, and `serve` says what it hears.
+    """
+
+    def __init__(
+        self,
+        protocol: str,
+        server: Server | None = None,
+        *,
+        answers: Iterable[ev.Credential | LoginRefused] = (),
+        dials: bool = True,
+        shakes_hands: bool = True,
+        terms: ev.Terms | None = None,
+        greet: bool = True,
+    ) -> None:
+        starttls = server.starttls if server is not None else False
+        self.dialogue = DIALOGUES[protocol](terms or ev.Terms(starttls=starttls))
+        self.server = server
+        self.answers = deque(answers)
+        self.dials = dials
+        self.shakes_hands = shakes_hands
+        self.effects: list[ev.Effect] = []
+        self.said = b""
+        """To the client."""
+        self.sent = b""
+        """To the server."""
+        if greet:
+            self.feed(ev.ClientConnected())
+
+    # ---- events in
+
+    def client(self, data: bytes, chunk: int = WHOLE) -> bytes:
+        """What the client sends; returns what it hears."""
+        before = len(self.said)
+        for start in range(0, len(data), chunk):
+            self.feed(ev.ClientData(data[start : start + chunk]))
+        return self.said[before:]
+
+    def serve(self, data: bytes, chunk: int = WHOLE) -> bytes:
+        """What the server sends; returns what it hears."""
+        before = len(self.sent)
+        for start in range(0, len(data), chunk):
+            self.feed(ev.ServerData(data[start : start + chunk]))
+        return self.sent[before:]
+
+    def feed(self, *events: ev.Event) -> list[ev.Effect]:
+        """All that comes of these events, and of the answers to what was asked for."""
+        before = len(self.effects)
+        waiting = deque(events)
+        while waiting:
+            for effect in self.dialogue.handle(waiting.popleft()):
+                assert not self.over, f"{effect} after {self.effects[-1]}"
+                self.effects.append(effect)
+                waiting.extend(self._answer(effect))
+        return self.effects[before:]
+
+    def _answer(self, effect: ev.Effect) -> list[ev.Event]:
+        match effect:
+            case ev.ToClient(data):
+                self.said += data
+            case ev.ToServer(data):
+                self.sent += data
+                return [] if self.server is None else _heard(self.server.hear(data))
+            case ev.Connect() if self.dials:
+                greeting = b"" if self.server is None else self.server.greet()
+                return [ev.ServerConnected(), *_heard(greeting)]
+            case ev.StartTls() if self.shakes_hands:
+                return [ev.TlsStarted(ev.Side.SERVER)]
+            case ev.NeedToken() if self.answers:
+                answer = self.answers.popleft()
+                return [ev.TokenReady(answer) if isinstance(answer, ev.Credential) else ev.TokenFailed(answer)]
+        return []
+
+    # ---- what came of it
+
+    @property
+    def over(self) -> bool:
+        return bool(self.effects) and isinstance(self.effects[-1], ev.Relay | ev.Hangup)
+
+    @property
+    def asked(self) -> list[ev.NeedToken]:
+        return [effect for effect in self.effects if isinstance(effect, ev.NeedToken)]
+
+    @property
+    def login(self) -> tuple[str, str] | None:
+        """The user name and password of the last login."""
+        return (self.asked[-1].login.user, self.asked[-1].login.password.reveal()) if self.asked else None
+
+    @property
+    def refused(self) -> list[ev.Refused]:
+        return [effect for effect in self.effects if isinstance(effect, ev.Refused)]
+
+    @property
+    def dialled(self) -> int:
+        return sum(isinstance(effect, ev.Connect) for effect in self.effects)
+
+    @property
+    def commands(self) -> int:
+        """How often the server was spoken to: round trips."""
+        return sum(isinstance(effect, ev.ToServer) for effect in self.effects)
+
+    @property
+    def learned(self) -> list[ev.Capabilities]:
+        return [effect.capabilities for effect in self.effects if isinstance(effect, ev.Learned)]
+
+    @property
+    def noted(self) -> list[str]:
+        return [effect.text for effect in self.effects if isinstance(effect, ev.Noted)]
+
+    @property
+    def relay(self) -> ev.Relay | None:
+        return next((effect for effect in self.effects if isinstance(effect, ev.Relay)), None)
+
+    @property
+    def hung_up(self) -> bool:
+        return any(isinstance(effect, ev.Hangup) for effect in self.effects)
+
+
+def _heard(data: bytes) -> list[ev.Event]:
+    return [ev.ServerData(data)] if data else []
