@@ -1,3 +1,27 @@
-"""emailproxy."""
+"""emailproxy: a local OAuth 2.0 proxy for IMAP, POP3 and SMTP.
+
+A mail program logs in here with a password; we log in to its provider with an access token, and pass the octets.
+
+The way of one login::
+
+    client ── net.listener ── net.session ── wire.{imap,pop3,smtp} ── "NeedToken" ── oauth.broker
+                                  │                                                   │       │
+                               net.dial, net.tls                              store (sealed)  provider, oauth.redirect
+                                  │
+    server ──────────────── net.relay: after the login, octets both ways
+
+- `wire` holds one login dialogue a protocol, both sides of the proxy, as pure code: events in, effects out. It does no
+  I/O, so its tests feed it every split of every login.
+- `net` accepts connections, performs a dialogue's effects over two transports, and relays. It knows `oauth` only as a
+  `TokenSource`.
+- `oauth` turns a login into an access token: `broker` decides (cached? refresh? consent?), `generic` speaks to token
+  endpoints, `consent` keeps what waits for a person, `redirect` takes the provider's answers.
+- `store` keeps records and pending consents in a folder of INI files; `store.sealing` alone touches key material.
+- `config` makes frozen models of an INI file, and finds all of its faults at once.
+- `service` builds all of it; `cli` is the command line; `demo` is an embedded provider and mailbox to try it with.
+
+Imports go one way: ``errors, secret`` <- ``config, wire, store`` <- ``oauth, net`` <- ``service`` <- ``cli, demo``. A test
+enforces it.
+"""
 
 __version__ = "0.1.0"
