@@ -66,6 +66,7 @@ class ClientPipe(Pipe):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session, ev.ClientData, ev.ClientEOF())
+        self.ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -74,6 +75,7 @@ class ClientPipe(Pipe):
 
     def eof_received(self) -> bool:
         """The last words go out first: the session closes the transport."""
+        self.ended = True
         self._end()
         return True
 
@@ -111,10 +113,12 @@ class Goodbye(asyncio.Protocol):
         self._wire = wire
         self._on_end = on_end
 
-    def start(self) -> None:
+    def start(self, *, client_ended: bool) -> None:
         transport = self._wire.transport
         transport.set_protocol(self)
-        if not transport.is_closing():
+        if client_ended:
+            transport.close()
+        elif not transport.is_closing():
             self._wire.resume()
             transport.write_eof()
         self._timer = asyncio.get_running_loop().call_later(DRAIN_S, transport.abort)

@@ -271,7 +271,7 @@ class Session:
         if self._client.lost:
             self._on_end(self)
         else:
-            Goodbye(self._client.wire, lambda: self._on_end(self)).start()
+            Goodbye(self._client.wire, lambda: self._on_end(self)).start(client_ended=self._client.ended)
 
     def _finish_login(self) -> None:
         self._over = True

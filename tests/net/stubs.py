@@ -146,3 +146,15 @@ async def accept_login(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     command = await reader.readline()
     writer.write(command.split()[0] + b" OK logged in\r\n")
     return command
+
+
+async def taken(writer: asyncio.StreamWriter, data: bytes) -> bool:
+    """Writes; whether the other side took it within a second."""
+    writer.transport.set_write_buffer_limits(high=0)
+    writer.write(data)
+    try:
+        async with asyncio.timeout(1):
+            await writer.drain()
+    except TimeoutError:
+        return False
+    return True

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import ssl
+import struct
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from emailproxy.demo.certificates import Authority
 from emailproxy.errors import ConsentRequired
 from emailproxy.net import session as session_module
 from tests.net.loops import on_both_loops
-from tests.net.stubs import GREETING, accept_login, proxy_to, upstream_server
+from tests.net.stubs import GREETING, accept_login, proxy_to, taken, upstream_server
 
 LOGIN = b"a LOGIN user@example.com secret\r\n"
 
@@ -373,16 +376,52 @@ async def test_a_client_that_reads_no_replies_is_not_read_from(ca_file: Path, au
         _, writer = await proxy.connect(limit=1024)
         writer.transport.set_write_buffer_limits(high=0)
         sent = 0
-        with pytest.raises(TimeoutError):
-            while sent < 64 << 20:
-                writer.write(b"a CAPABILITY\r\n" * 1000)
-                sent += 14_000
-                async with asyncio.timeout(1):
-                    await writer.drain()
+        while await taken(writer, b"a CAPABILITY\r\n" * 1000):
+            sent += 14_000
+            assert sent < 64 << 20
         session = next(iter(proxy.listener._sessions))
         assert session._client.wire is not None
         assert session._client.wire.transport.get_write_buffer_size() < 16 << 20
         writer.transport.abort()
+
+
+RESETS = {
+    "at once": b"",
+    "in a line": b"a LOGIN us",
+    "in a literal": b"a LOGIN {30}\r\nuser",
+    "while the token is awaited": b"a LOGIN user@example.com wait\r\n",
+    "after a refusal": b"a LOGIN user@example.com wrong\r\n",
+    "in the relay": LOGIN,
+}
+
+
+@on_both_loops
+async def test_resets_in_every_state_leave_nothing_open(ca_file: Path, authority: Authority) -> None:
+    async with (
+        upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
+        proxy_to(port, ca_file) as proxy,
+    ):
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(20):
+            for sent in RESETS.values():
+                if sent.endswith(b"wait\r\n"):
+                    proxy.tokens.gate.clear()
+                    proxy.tokens.asked_one.clear()
+                reader, writer = await proxy.connect()
+                sock = writer.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                await reader.readline()
+                writer.write(sent)
+                if sent.endswith(b"wait\r\n"):
+                    await proxy.tokens.asked_one.wait()
+                elif sent.endswith(b"\r\n"):
+                    await reader.readline()
+                writer.transport.abort()
+                proxy.tokens.gate.set()
+        await proxy.listener._empty.wait()
+        assert not proxy.doorman._by_address
+        while len(os.listdir("/proc/self/fd")) > before:
+            await asyncio.sleep(0)
 
 
 @on_both_loops
@@ -424,16 +463,19 @@ async def test_too_many_connections_from_one_address(ca_file: Path, protocol: Ma
 
 @on_both_loops
 async def test_shutting_down_tells_clients_and_ends_relays(ca_file: Path, authority: Authority) -> None:
-    async with upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port:
-        async with proxy_to(port, ca_file) as proxy:
-            reader, writer = await proxy.connect()
-            await reader.readline()
-            relayed, relayed_writer = await proxy.log_in()
-            await proxy.listener.close()
-            assert await reader.read() == b"* BYE emailproxy is shutting down; try again later\r\n"
-            assert await relayed.read() == b""
-            writer.close()
-            relayed_writer.close()
+    async with (
+        upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
+        proxy_to(port, ca_file) as proxy,
+    ):
+        reader, writer = await proxy.connect()
+        await reader.readline()
+        relayed, relayed_writer = await proxy.log_in()
+        closing = asyncio.ensure_future(proxy.listener.close())
+        assert await reader.read() == b"* BYE emailproxy is shutting down; try again later\r\n"
+        assert await relayed.read() == b""
+        writer.close()
+        relayed_writer.close()
+        await closing
 
 
 @on_both_loops

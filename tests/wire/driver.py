@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Iterable
 
-from emailproxy.errors import LoginRefused
+from emailproxy.errors import Kind, LoginRefused
 from emailproxy.secret import Secret
 from emailproxy.wire import events as ev
 from emailproxy.wire.dialogue import Dialogue
@@ -164,3 +165,41 @@ class Talk:
 
 def _heard(data: bytes) -> list[ev.Event]:
     return [ev.ServerData(data)] if data else []
+
+
+# ---- what the tests of all three protocols say
+
+GREETING = {"IMAP": b"* OK hello\r\n", "POP3": b"+OK hello\r\n", "SMTP": b"220 hello\r\n"}
+CODES = {
+    # design section 6: IMAP, POP3, SMTP
+    Kind.WRONG_LOGIN: (b"a1 NO [AUTHENTICATIONFAILED] ", b"-ERR [AUTH] ", b"535 5.7.8 "),
+    Kind.CONSENT_NEEDED: (b"a1 NO [UNAVAILABLE] ", b"-ERR [SYS/TEMP] ", b"454 4.7.0 "),
+    Kind.UNAVAILABLE: (b"a1 NO [UNAVAILABLE] ", b"-ERR [SYS/TEMP] ", b"454 4.7.0 "),
+    Kind.TOKEN_REFUSED: (b"a1 NO [AUTHORIZATIONFAILED] ", b"-ERR [AUTH] ", b"535 5.7.8 "),
+    Kind.MISCONFIGURED: (b"a1 NO [CONTACTADMIN] ", b"-ERR [SYS/PERM] ", b"454 4.7.0 "),
+    Kind.TOO_MANY: (b"a1 NO [LIMIT] ", b"-ERR [IN-USE] ", b"421 4.7.0 "),
+}
+
+
+def code(protocol: str, kind: Kind) -> bytes:
+    return dict(zip(("IMAP", "POP3", "SMTP"), CODES[kind], strict=True))[protocol]
+
+
+def remembering(protocol: str, **changes: object) -> ev.Terms:
+    return dataclasses.replace(ev.Terms(seen=REMEMBERED[protocol]), **changes)  # type: ignore[arg-type]
+
+
+def logged_in(talk: Talk) -> str:
+    """The token that the server took."""
+    assert talk.relay is not None
+    return talk.relay.credential.token.reveal()
+
+
+def after_prompt(protocol: str, heard: bytes) -> bytes:
+    """What a client hears of a login, less the prompt for the second half of it."""
+    return heard.removeprefix(b"+OK send PASS\r\n") if protocol == "POP3" else heard
+
+
+def is_one_clean_line(line: bytes) -> bool:
+    body = line.removesuffix(b"\r\n")
+    return line.endswith(b"\r\n") and len(line) <= 512 and all(0x20 <= octet < 0x7F for octet in body)
