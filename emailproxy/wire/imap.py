@@ -38,6 +38,11 @@ CODES = {
     Kind.TOO_MANY: b"LIMIT",
 }
 OURS = ("IMAP4rev1", "SASL-IR", "AUTH=PLAIN", "AUTH=LOGIN")
+# RFC 9051 section 6.3 and 6.4, and what clients pipeline behind LOGIN: no mistakes, so they are not counted as such
+AFTER_LOGIN = frozenset(
+    b"APPEND CHECK CLOSE COPY CREATE DELETE ENABLE EXAMINE EXPUNGE FETCH GETQUOTAROOT IDLE LIST LSUB MOVE NAMESPACE "
+    b"RENAME SEARCH SELECT STATUS STORE SUBSCRIBE UID UNSELECT UNSUBSCRIBE XLIST".split()
+)
 NOT_THROUGH_US = {"IMAP4REV1", "SASL-IR", "STARTTLS", "LOGINDISABLED", "LOGIN-REFERRALS", "UNAUTHENTICATE"}
 
 
@@ -179,6 +184,9 @@ class ImapDialogue(Dialogue):
         self._tag, name, rest = head[1], head[2].upper(), head[3] or b""
         if any(b"\0" in part for part in (*command.texts, *command.literals)):
             raise BadCommand("NUL is not allowed")
+        if name in AFTER_LOGIN:
+            self._say(self._tag + b" BAD log in first\r\n")
+            return
         perform = self._commands.get(name)
         if perform is None:
             raise BadCommand("log in first")

@@ -25,7 +25,9 @@ CODES = {
     Kind.TOO_MANY: b"IN-USE",
 }
 OURS = ("USER", "SASL PLAIN LOGIN", "RESP-CODES", "AUTH-RESP-CODE")
+AFTER_LOGIN = frozenset(b"STAT LIST UIDL RETR DELE TOP RSET LAST".split())  # what clients pipeline: no mistakes
 NOT_THROUGH_US = {"USER", "SASL", "STLS", "APOP", "RESP-CODES", "AUTH-RESP-CODE", "UTF8"}  # UTF8: before login only
+LOGIN_FIRST = b"-ERR log in first, with USER and PASS or with AUTH\r\n"
 
 
 def offered_to_client(seen: ev.Capabilities | None) -> bytes:
@@ -73,9 +75,12 @@ class Pop3Dialogue(Dialogue):
         while True:
             line = yield from self._client_line()
             name, _, rest = line.partition(b" ")
+            if name.upper() in AFTER_LOGIN:
+                self._say(LOGIN_FIRST)
+                continue
             perform = self._commands.get(name.upper())
             if perform is None:
-                self._bad_command(b"-ERR log in first, with USER and PASS or with AUTH\r\n")
+                self._bad_command(LOGIN_FIRST)
                 continue
             try:
                 yield from perform(rest)

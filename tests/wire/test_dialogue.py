@@ -309,3 +309,21 @@ def test_nothing_secret_shows_in_what_is_asked_for_or_logged(protocol: str) -> N
     assert "canary" not in repr(shown)
     assert encoded not in repr(shown)
     assert PASSWORD.encode() not in b"".join(server.heard + server.responses)
+
+
+PIPELINED = {
+    "IMAP": b"b SELECT INBOX\r\nc FETCH 1 BODY[]\r\nd UID SEARCH ALL\r\ne STATUS INBOX (MESSAGES)\r\n",
+    "POP3": b"STAT\r\nUIDL\r\nLIST\r\nRETR 1\r\n",
+    "SMTP": b"MAIL FROM:<u@x.test>\r\nRCPT TO:<v@x.test>\r\nDATA\r\nRSET\r\n",
+}
+
+
+def test_what_was_pipelined_behind_a_refused_login_does_not_end_the_connection(protocol: str) -> None:
+    """Each command has its answer, none is forwarded, and the next login may succeed."""
+    talk = Talk(protocol, SERVERS[protocol](), answers=[WrongPassword("wrong"), credential()])
+    heard = after_prompt(protocol, talk.client(LOGIN[protocol] + PIPELINED[protocol]))
+    assert len(heard.splitlines()) == 5
+    assert not talk.over
+    talk.client(LOGIN[protocol])
+    assert talk.over
+    assert not talk.hung_up
