@@ -25,12 +25,12 @@ async def test_mbsync_synchronises_500_messages_both_ways(world: World, clients:
     local = clients.home / "mail" / "INBOX"
     async with world.proxy() as proxy:
         await world.sign_in(proxy)
-        pulled = await clients.mbsync(world.local.imap)
+        pulled = await clients.mbsync(world.local.imap, "PLAIN")
         assert pulled.code == 0, pulled.output
         assert [_content(message) for message in maildir_messages(local)] == sorted(theirs)
         for number, message in enumerate(ours):
             (local / "new" / f"{number:06}.ours").write_bytes(message)
-        pushed = await clients.mbsync(world.local.imap_starttls)
+        pushed = await clients.mbsync(world.local.imap_starttls, "LOGIN")
         assert pushed.code == 0, pushed.output
     assert sorted(map(_content, world.server.messages(USER))) == sorted(theirs + ours)
 

@@ -31,8 +31,8 @@ STALLED_MIB = 96
 """More than the kernel's buffers of four sockets hold."""
 STALL_S = 2.0
 """In so much time a relay that holds nothing back moves it all."""
-GROWTH_KIB = 256
-"""What a stalled session may cost."""
+GROWTH_KIB = 1024
+"""What a stalled session may cost: its buffers of 64 KiB, and what the allocator takes at a time."""
 
 
 def large_message() -> bytes:
@@ -165,11 +165,13 @@ async def logged_in(world: World) -> AsyncIterator[Stream]:
         async with world.proxy(config) as proxy:
             await world.sign_in(proxy)
             reader, writer = await asyncio.open_connection("127.0.0.1", local, limit=MIB)
-            await reader.readline()
-            writer.write(f'a LOGIN {USER} "{PASSWORD}"\r\n'.encode())
-            assert b" OK " in await reader.readline()
-            yield Stream(proxy, server, reader, writer)
-            writer.close()
+            try:
+                await reader.readline()
+                writer.write(f'a LOGIN {USER} "{PASSWORD}"\r\n'.encode())
+                assert b" OK " in await reader.readline()
+                yield Stream(proxy, server, reader, writer)
+            finally:
+                writer.close()
 
 
 @pytest.mark.system("dovecot")

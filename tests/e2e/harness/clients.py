@@ -19,7 +19,7 @@ class Clients:
     user: str
     password: str
 
-    async def mbsync(self, port: int) -> Outcome:
+    async def mbsync(self, port: int, mechanism: str) -> Outcome:
         """Synchronises INBOX both ways with the Maildir `home/mail/INBOX`."""
         (self.home / "mail").mkdir(exist_ok=True)
         config = self._file(
@@ -31,6 +31,7 @@ Port {port}
 User {self.user}
 Pass "{self.password}"
 SSLType None
+AuthMechs {mechanism}
 Timeout 60
 
 IMAPStore remote

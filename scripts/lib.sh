@@ -1,0 +1,70 @@
+# What the scripts beside this file share. Sourced by them; leaves the shell in the checkout's folder.
+# shellcheck shell=bash
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+VENV=.venv
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "$0: $*"; exit 1; }
+
+may_install() { [[ $EUID -eq 0 && -e /etc/debian_version ]] && command -v apt-get >/dev/null; }
+
+# Installs those of the Debian packages named that are missing, and starts none of their services.
+install_packages() {
+  local package missing=()
+  for package in "$@"; do
+    [[ $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
+  done
+  [[ ${#missing[@]} -eq 0 ]] && return 0
+  say "Installing ${missing[*]}"
+  (
+    export DEBIAN_FRONTEND=noninteractive
+    policy=/usr/sbin/policy-rc.d
+    if [[ ! -e $policy ]]; then  # 101: "action forbidden by policy", so that no mail server starts here
+      trap 'rm -f "$policy"' EXIT
+      printf '#!/bin/sh\nexit 101\n' >"$policy"
+      chmod 755 "$policy"
+    fi
+    apt-get -q -o DPkg::Lock::Timeout=300 update >&2
+    apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "${missing[@]}" >&2
+  )
+}
+
+# Prints the first Python of 3.11 or later; $PYTHON goes first where it is set.
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:+"$PYTHON"} python3 /usr/bin/python3 python3.{14,13,12,11}; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$candidate"
+      return 0
+    fi
+  done
+  fail "no Python of 3.11 or later was found; install one, or name it: PYTHON=/path/to/python $0"
+}
+
+# use_venv EXTRA: brings the virtual environment up to date, with emailproxy and the extra ("" for none)
+# installed. It is left alone while pyproject.toml, the Python and the checkout's folder are the same.
+use_venv() {
+  local extra=$1 python home wanted
+  if may_install && ! (find_python) >/dev/null 2>&1; then install_packages python3; fi
+  python=$(find_python)
+  home=$({ "$python" -VV; pwd; } | sha256sum)
+  wanted=$(sha256sum pyproject.toml)
+  if ! stamped venv "$home" || ! "$VENV/bin/python" -c '' 2>/dev/null; then
+    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+      may_install || fail "$python cannot make virtual environments; install python3-venv"
+      install_packages python3-venv
+    fi
+    "$python" -m venv --clear "$VENV"
+    echo "$home" >"$VENV/stamp-venv"
+  fi
+  if ! stamped "${extra:-base}" "$wanted"; then
+    say "Installing emailproxy${extra:+ and what $extra needs} into $VENV"
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".${extra:+[$extra]}"
+    echo "$wanted" >"$VENV/stamp-${extra:-base}"
+  fi
+}
+
+# stamped NAME VALUE: whether that step was last finished with that value.
+stamped() { [[ -f $VENV/stamp-$1 && $(<"$VENV/stamp-$1") == "$2" ]]; }
