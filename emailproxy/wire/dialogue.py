@@ -18,6 +18,10 @@ from emailproxy.wire.lines import COMMAND_ROOM, MAX_LINE, MAX_SASL_RESPONSE, Lin
 from emailproxy.wire.serverside import Accepted, Broken, Link, Rejected, ServerSide, Steps
 from emailproxy.wire.strangers import LONGEST_SIGNATURE, recognise, undecided
 
+TOKEN_ADVICE = (
+    "check that the mailbox's owner is who signed in, that the mailbox permits this protocol, and oauth2_scope"
+)
+
 
 class Dialogue(ServerSide):
     """Common to all protocols: the client, the token, the two attempts. Protocols fill in the words."""
@@ -246,7 +250,7 @@ class Dialogue(ServerSide):
                 self._over = True
                 return
             rejected = verdict.text
-        raise TokenRefused(f"the mail server refused the access token: {rejected}")
+        raise TokenRefused(f"the mail server refused the access token ({rejected}); {TOKEN_ADVICE}")
 
     def _attempt(self, credential: ev.Credential) -> Steps[Accepted | Rejected]:
         """One login upstream. A server that hung up while we got the token is dialled once more."""

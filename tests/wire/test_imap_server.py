@@ -137,7 +137,9 @@ def test_bad_is_a_refusal_where_the_capabilities_are_fresh() -> None:
     talk = greeted(answers=[credential(), credential(FRESH)])
     talk.client(LOGIN["IMAP"])
     talk.serve(b"* OK [CAPABILITY SASL-IR AUTH=XOAUTH2] hello\r\na1 BAD no\r\na1 bad NO\r\n")
-    assert talk.said == b"a1 NO [AUTHORIZATIONFAILED] the mail server refused the access token: bad NO\r\n"
+    assert talk.said.startswith(
+        b"a1 NO [AUTHORIZATIONFAILED] the mail server refused the access token (bad NO); check "
+    )
 
 
 @pytest.mark.parametrize("final", [b"a1 OK", b"a1 ok fine"])
