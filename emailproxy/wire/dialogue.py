@@ -18,7 +18,7 @@ from emailproxy.wire.lines import COMMAND_ROOM, MAX_LINE, MAX_SASL_RESPONSE, Lin
 from emailproxy.wire.serverside import Accepted, Broken, Link, Rejected, ServerSide, Steps
 from emailproxy.wire.strangers import LONGEST_SIGNATURE, recognise, undecided
 
-TOKEN_ADVICE = (
+REFUSED_TWICE = (
     "check that the mailbox's owner is who signed in, that the mailbox permits this protocol, and oauth2_scope"
 )
 
@@ -250,7 +250,7 @@ class Dialogue(ServerSide):
                 self._over = True
                 return
             rejected = verdict.text
-        raise TokenRefused(f"the mail server refused the access token ({rejected}); {TOKEN_ADVICE}")
+        raise TokenRefused(f"the mail server refused the access token ({rejected}); {REFUSED_TWICE}")
 
     def _attempt(self, credential: ev.Credential) -> Steps[Accepted | Rejected]:
         """One login upstream. A server that hung up while we got the token is dialled once more."""

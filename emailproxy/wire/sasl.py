@@ -8,11 +8,11 @@ import json
 from collections.abc import Callable, Generator, Iterable
 
 from emailproxy.errors import ProtocolError, UnknownAccount, one_line
+from emailproxy.names import is_a_name
 from emailproxy.secret import Secret
 from emailproxy.wire.events import Credential, Login
 from emailproxy.wire.lines import MAX_SASL_RESPONSE, LineTooLong
 
-MAX_USER = 254  # octets: RFC 5321's longest path, less its angle brackets
 USERNAME_PROMPT = base64.b64encode(b"Username:")  # VXNlcm5hbWU6: some printers accept no other
 PASSWORD_PROMPT = base64.b64encode(b"Password:")  # UGFzc3dvcmQ6
 EMPTY_RESPONSE = b"="  # RFC 4954 section 4, RFC 4959 section 3: an empty initial response
@@ -43,11 +43,12 @@ def make_login(user: bytes, password: bytes) -> Login:
     """A login whose user name is safe to pass on.
 
     Raises:
-        BadName: the name is empty, longer than 254 octets, or holds C0 controls or DEL.
+        BadName: no account can have it.
     """
-    if not user or len(user) > MAX_USER or any(octet < 0x20 or octet == 0x7F for octet in user):
+    name = text(user)
+    if not is_a_name(name):
         raise BadName("the user name is empty, too long or holds control characters; check it in the mail client")
-    return Login(text(user), Secret(text(password)))
+    return Login(name, Secret(text(password)))
 
 
 def decode_response(response: bytes) -> bytes:
