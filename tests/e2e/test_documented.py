@@ -15,36 +15,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from emailproxy.demo.ledger import Client
+from tests.config.samples import DOCUMENTED
 from tests.e2e.harness.nginx import nginx
 from tests.e2e.harness.ports import free_ports
 from tests.e2e.harness.proxy import Proxy, emailproxy, serve
 from tests.e2e.harness.world import CLIENT_ID, CLIENT_SECRET, PASSWORD, USER, World, imap_login
 from tests.e2e.harness.world import world as start_world
 
-DOCUMENTED = """\
-[emailproxy]
-delete_account_token_on_password_error = True
-encrypt_client_secret_on_first_use = False
-allow_catch_all_accounts = True
-[IMAP-2993]
-server_address = outlook.office365.com
-server_port = 993
-[SMTP-2465]
-server_address = smtp.office365.com
-server_port = 587
-starttls = True
-[@]
-redirect_uri = http://<Your_Vault_Address>/email-oauth2-proxy-authorize/
-redirect_list_address = http://127.0.0.1:8801/
-token_url = [https://login.microsoftonline.com/TENANT_ID/oauth2/v2.0/token]\
-(https://login.microsoftonline.com/TENANT_ID/oauth2/v2.0/token%22%5C)
-permission_url = https://login.microsoftonline.com/TENANT_ID/oauth2/v2.0/authorize
-oauth2_scope = https://outlook.office365.com/IMAP.AccessAsUser.All \
-https://outlook.office365.com/POP.AccessAsUser.All https://outlook.office365.com/SMPT.Send offline_access
-client_id = CLIENT_ID
-client_secret = CLIENT_SECRET
-oauth2_flow = client_credentials
-"""
 REGISTER = """\
 register --imap-server-address=outlook.office365.com --imap-server-port=993 \
  --smtp-server-address=smtp.office365.com --smtp-server-port=587 --smtp-server-starttls \

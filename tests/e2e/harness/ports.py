@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 
 # Below Linux's ephemeral ports (32768 and up), where an outgoing connection could take one meanwhile.
 PORTS = range(20_000, 32_000)
+WORKERS = 8  # each test process has a share of its own, so that two never choose the same port
+
+_share = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
+_left = list(PORTS[_share::WORKERS])
+random.shuffle(_left)
 
 
 def free_ports(count: int) -> list[int]:
-    """So many different ports that nothing listens on, on 127.0.0.1."""
+    """So many different ports that nothing listens on, on 127.0.0.1; those handed out before come last."""
     found: list[int] = []
-    for port in random.sample(PORTS, len(PORTS)):
+    for _ in range(len(_left)):
+        port = _left.pop(0)
+        _left.append(port)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
