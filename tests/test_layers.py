@@ -12,9 +12,10 @@ import emailproxy
 
 PACKAGE = Path(emailproxy.__file__).parent
 
-BASE = {"errors", "secret"}
+BASE = {"errors", "names", "secret"}
 MAY_IMPORT = {
     "errors": set(),
+    "names": set(),
     "secret": set(),
     "config": BASE,
     "wire": BASE,
