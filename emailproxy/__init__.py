@@ -20,8 +20,8 @@ The way of one login::
 - `config` makes frozen models of an INI file, and finds all of its faults at once.
 - `service` builds all of it; `cli` is the command line; `demo` is an embedded provider and mailbox to try it with.
 
-Imports go one way: ``errors, secret`` <- ``config, wire, store`` <- ``oauth, net`` <- ``service`` <- ``cli, demo``. A
-test enforces it.
+Imports go one way: ``errors, names, secret`` <- ``config, wire, store`` <- ``oauth, net`` <- ``service`` <- ``cli,
+demo``. A test enforces it.
 """
 
 __version__ = "0.1.0"

@@ -114,13 +114,15 @@ class Service:
             upstream = Upstream(server, dialer, authority.broker, settings.login_timeout)
             listener = self._listeners[server.section] = Listener(upstream, doorman)
             await listener.open()
+        for server in self._config.servers:  # only now: where one port is in use, that is all there is to say
             way = "STARTTLS" if server.server_starttls else "TLS"
-            for host, port in listener.addresses:
+            for host, port in self._listeners[server.section].addresses:
                 place = f"[{host}]" if ":" in host else host
                 log.info(
                     "%s: listening on %s:%d for %s:%d (%s)",
                     server.section, place, port, server.server_address, server.server_port, way,
                 )  # fmt: skip
+        await authority.broker.resume()
 
     async def stop(self) -> None:
         """Stops accepting, tells the clients, gives sessions 3 s, and closes everything."""

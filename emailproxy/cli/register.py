@@ -14,7 +14,7 @@ import click
 from emailproxy.cli.interview import ask
 from emailproxy.cli.options import config_option, json_option
 from emailproxy.cli.registered import facts, summary
-from emailproxy.config import catchall, edit, ini, keys, presets, repairs, values
+from emailproxy.config import edit, ini, keys, presets, repairs, values
 from emailproxy.config.draft import (
     LOCAL_PORTS,
     STARTTLS_PORTS,
@@ -26,6 +26,7 @@ from emailproxy.config.draft import (
 )
 from emailproxy.config.model import MailProtocol
 from emailproxy.errors import EmailProxyError
+from emailproxy.names import is_a_name
 
 MAX_SECRET = 16_384  # characters; a service account's JSON, the longest secret there is, has 2,400
 
@@ -215,7 +216,7 @@ def _secret(given: dict[str, Any]) -> str | None:
 
 def _account_name(given: str | None) -> str:
     name = (given or "@").strip().strip("'\"").strip()
-    if "@" not in name or not catchall.is_a_name(name) or any(mark in name for mark in "[]\n") or name[0] in "#;":
+    if "@" not in name or not is_a_name(name) or any(mark in name for mark in "[]\n") or name[0] in "#;":
         raise click.BadParameter("write user@domain, @domain or @", param_hint="--account")
     return name
 

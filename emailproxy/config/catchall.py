@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from emailproxy.config.keys import SUPPORTED_FLOWS, UNSUPPORTED_FLOWS
 from emailproxy.config.model import Account, Config, FlowName
 from emailproxy.errors import AccountUnusable, UnknownAccount
+from emailproxy.names import MAX_NAME, is_a_name
 from emailproxy.secret import Secret
 
 Values = Mapping[str, str | Secret]
 
-MAX_NAME = 254  # octets; RFC 5321 section 4.5.3.1.3: the longest path, less its angle brackets
 MAX_RESOLVED = 4096  # accounts kept ready; with a catch-all, strangers choose the names
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 MISSING = "is missing"
 REQUIRED = ("token_url", "oauth2_scope", "client_id")
 
@@ -123,8 +121,8 @@ def problems(values: Values) -> list[Problem]:
 
 def _resolve(config: Config, user: str) -> Account:
     if not is_a_name(user):
-        raise UnknownAccount(f"this user name holds a control character, or more than {MAX_NAME} octets")
-    if not user or user.startswith("@"):
+        raise UnknownAccount(f"this user name is empty, holds a control character, or more than {MAX_NAME} octets")
+    if user.startswith("@"):
         raise UnknownAccount("a user name begins with the part before the @, e.g. user@example.com")
     names = chain(config.sections, user, catch_all=config.settings.allow_catch_all_accounts)
     if not names:
@@ -136,13 +134,6 @@ def _resolve(config: Config, user: str) -> Account:
         missing = ", ".join(f"{problem.key} {problem.what}" for problem in found)
         raise AccountUnusable(f"the configuration of account {user} is incomplete: [{section}] {missing}")
     return build(section if names[0] == user.casefold() else user, section, values)
-
-
-def is_a_name(user: str) -> bool:
-    try:
-        return len(user.encode()) <= MAX_NAME and not CONTROL.search(user)
-    except UnicodeEncodeError:
-        return False
 
 
 def build(name: str, section: str, values: Values) -> Account:

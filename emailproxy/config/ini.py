@@ -10,6 +10,7 @@ import platformdirs
 from emailproxy.config.model import Config
 from emailproxy.config.reader import Reader
 from emailproxy.config.scan import MAX_FILE_OCTETS, Report, decode, in_order, scan
+from emailproxy.config.section import SETTINGS_NAME, SectionReader
 from emailproxy.errors import ConfigError, Fault
 
 FILE_NAME = "emailproxy.ini"
@@ -48,6 +49,24 @@ def loads(
     """The configuration of a text, as `load` does it; `path` is what messages name and paths are relative to."""
     octets = text.encode("utf-8", "surrogatepass")
     return _config(octets, path, (state_dir, log_file), draft=allow_placeholders)
+
+
+def places(path: Path) -> dict[str, Path]:
+    """`state_dir` and `log_file`, however wrong a file is elsewhere: what is there to be seen must not hide behind it.
+
+    Raises:
+        ConfigError: the file cannot be read, or is wrong in these very keys.
+    """
+    report = Report(str(path))
+    reader = SectionReader(Path(os.path.abspath(path)).parent, report)
+    found = {"state_dir": default_state_dir(), "log_file": default_log_file()}
+    for section in scan(decode(read(path)[0], report), report):
+        if section.name == SETTINGS_NAME:
+            found |= {key: value for key, value in reader.settings(section).items() if key in found}
+    faults = [fault for fault in report.faults if fault.key in found]
+    if faults:
+        raise ConfigError(in_order(faults))
+    return found
 
 
 def placeholders(config: Config) -> tuple[Fault, ...]:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from emailproxy.config.accounts import AccountChecker
-from emailproxy.config.catchall import MAX_NAME
 from emailproxy.config.hosts import is_loopback, overlap
 from emailproxy.config.model import Config, MailProtocol, Server, Settings
 from emailproxy.config.repairs import placeholder
 from emailproxy.config.scan import Report, Section, in_order, shown
 from emailproxy.config.section import SETTINGS_NAME, SectionReader
 from emailproxy.config.values import MAX_PORT, nearest
+from emailproxy.names import MAX_NAME
 from emailproxy.secret import Secret
 
 SERVER_NAME = re.compile(r"(?P<protocol>IMAP|POP|SMTP)-(?P<port>[0-9]+)\Z")

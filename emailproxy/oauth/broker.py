@@ -8,13 +8,12 @@ ask for at once is done once, and a client that leaves cancels nothing that othe
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from emailproxy.config.model import Account, FlowName
-from emailproxy.errors import AccountUnusable, ConsentRequired, StateError, UnknownAccount, WrongPassword
+from emailproxy.errors import AccountUnusable, ConsentRequired, StateError, WrongPassword
 from emailproxy.oauth.clock import Clock
 from emailproxy.oauth.consent import Consents, Waiting
 from emailproxy.oauth.flights import Flights
@@ -28,11 +27,8 @@ from emailproxy.store.base import Lockbox, Record, TokenStore
 from emailproxy.store.sealing import AccountKey
 from emailproxy.wire.events import Credential, Login, Visit
 
-MAX_NAME = 254  # octets; RFC 5321 section 4.5.3.1.3: a path of 256 with its angle brackets
 MAX_HANDED = 4096  # sessions whose token is remembered, for the case that the server refuses it
 RACES = 5  # how often another process may get in between before a login gives up
-
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Listener(Protocol):
@@ -110,6 +106,16 @@ class TokenBroker:
         except StateError as error:
             raise AccountUnusable(str(error)) from error
 
+    async def resume(self) -> None:
+        """Listens where consents of an earlier run may arrive: a person may finish them before any login.
+
+        Raises:
+            StateError: the state folder cannot be used.
+        """
+        if self._listener is not None:
+            for account in await self._consents.accounts():
+                await self._listener.ensure(account)
+
     # ---- for the command line
 
     async def sign_in(self, name: str, password: Secret) -> Waiting | None:
@@ -159,18 +165,15 @@ class TokenBroker:
     def _account(self, login: Login) -> Account:
         if not login.password:
             raise WrongPassword("no password was sent; set one in the mail program")
-        name = login.user.encode("utf-8", "surrogatepass")
-        if len(name) > MAX_NAME or CONTROL.search(login.user):
-            raise UnknownAccount(f"the user name holds a control character, or more than {MAX_NAME} octets")
         return self._resolve(login.user)
 
     def _ready(self, account: Account, password: Secret) -> TokenSet | None:
-        """The warm way: no file, no derivation, microseconds."""
+        """The warm way: no derivation, and of the file no more than whether it is the one that we know."""
         held = self._wallet.held(account)
         if held is None or not self._wallet.is_fresh(held):
             return None
         key = self._keyring.find(account, held.record.lockbox, password)
-        return None if key is None else held.tokens
+        return held.tokens if key is not None and self._records.is_current(held.record) else None
 
     async def _cold(self, account: Account, login: Login, visit: Visit, rejected: str | None) -> TokenSet:
         refusal = None if rejected is None else Refusal(self._handed.get(visit.session), rejected)
@@ -253,7 +256,7 @@ class TokenBroker:
             return await self._consent(account, None, pending.lockbox, key)
         if not may_set:
             raise not_set_up(account)
-        lockbox, key = await self._keyring.new_lockbox(account, password)
+        lockbox, key = await self._keyring.new_lockbox(account, password, address)
         waiting = await self._consent(account, None, lockbox, key)
         if waiting is not None:
             self._keyring.remember(account, lockbox, password, key)
@@ -280,7 +283,8 @@ class TokenBroker:
 
     async def close(self) -> None:
         """Lets renewals and exchanges under way reach the disk, then ends. The listener and flows are the caller's."""
-        parts = (self._logins, self._wallet, self._newcomers, self._consents, self._keyring)
+        await self._logins.close(0)  # first, and at once: they would start more of the others
+        parts = (self._wallet, self._newcomers, self._consents, self._keyring)
         await asyncio.gather(*(part.close() for part in parts))
 
 

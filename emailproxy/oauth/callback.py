@@ -10,17 +10,16 @@ import logging
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from emailproxy.config.hosts import is_loopback
 from emailproxy.config.model import KIB, Account
-from emailproxy.errors import LoginRefused, ProviderUnavailable, StateError
+from emailproxy.errors import LoginRefused, ProviderUnavailable, StateError, one_line
 from emailproxy.oauth import pages
 from emailproxy.oauth.consent import Consents, Found
 from emailproxy.oauth.pages import Page
-from emailproxy.oauth.replies import cleaned
 from emailproxy.secret import Secret
 
 MAX_PLACES = 1000  # accounts whose hosts and paths are remembered
@@ -44,7 +43,8 @@ class Ask:
     origin: str | None
     path: str
     """Decoded."""
-    query: Sequence[tuple[str, str]] = ()
+    query: Sequence[tuple[str, str]] = field(default=(), repr=False)
+    """With state and code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,10 @@ class Callback:
     async def answer(self, ask: Ask) -> Page:
         try:
             return await self._answer(ask)
-        except (LoginRefused, StateError) as error:
+        except StateError as error:  # its text names files of ours, and a stranger may have asked
+            log.error("the redirect listener cannot use the state folder: %s", error)
+            return pages.broken()
+        except LoginRefused as error:
             unavailable = isinstance(error, ProviderUnavailable)
             return pages.failed(HTTPStatus.BAD_GATEWAY if unavailable else HTTPStatus.BAD_REQUEST, str(error))
 
@@ -118,7 +121,7 @@ class Callback:
         if "iss" in values and not same_host(values["iss"], found.url):
             return pages.bad_request("It comes from another provider than the one that was asked.")
         if "error" in values:
-            error, description = cleaned(values["error"]), cleaned(values.get("error_description", ""))
+            error, description = one_line(values["error"]), one_line(values.get("error_description", ""))
             log.warning("the provider did not sign %s in: %s %s", found.account.name, error, description)
             return pages.declined(error, description)
         if not CODE.fullmatch(values.get("code", "")):

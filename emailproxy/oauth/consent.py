@@ -10,13 +10,14 @@ import secrets
 from base64 import urlsafe_b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit, urlunsplit
 
 from oauthlib.oauth2 import WebApplicationClient
 
 from emailproxy.config.model import HOURS, SECONDS, Account, FlowName
-from emailproxy.errors import AccountUnusable, LoginRefused, StateError
+from emailproxy.errors import AccountUnusable, ConsentRequired, LoginRefused, StateError
 from emailproxy.oauth.clock import Clock
 from emailproxy.oauth.flights import Flights
 from emailproxy.oauth.flow import Consent, Flow, TokenSet
@@ -29,7 +30,7 @@ from emailproxy.store.sealing import AccountKey
 LIFE_S = 24 * HOURS
 STATE_OCTETS = 32  # 256 bits
 VERIFIER_OCTETS = 32  # RFC 7636 section 4.1 recommends 32, which are 43 characters
-POLL_S = 0.25 * SECONDS  # how soon a login notices that another process completed its consent
+POLL_S = 0.5 * SECONDS  # how soon a login notices that another process completed its consent
 REPEAT_S = 60 * SECONDS  # the log repeats a URL that still waits so often at most
 MAX_ANNOUNCED = 4096  # accounts whose last log line is remembered
 STATE_FIELD, STATE_GENERATION = "state", 0  # what `Pending.sealed_state` is sealed as
@@ -44,9 +45,9 @@ class Waiting:
 
     account: Account
     state: Secret
-    url: str
+    url: str = field(repr=False)
     """The provider's page."""
-    link: str
+    link: str = field(repr=False)
     """The short link to it, under the account's `redirect_uri`."""
     generation: int
     """Of the account's record when this was looked at: a later one without a fault means that it is complete."""
@@ -56,7 +57,8 @@ class Waiting:
         """Whether it was completed, by whichever process, before `timeout_s` seconds passed.
 
         Raises:
-            LoginRefused: it was answered in this process, and the code was not exchanged for tokens.
+            LoginRefused: no tokens will come of it: they were refused, or another consent took its place.
+            StateError: the state folder cannot be used.
         """
         return await self._consents.wait(self, timeout_s)
 
@@ -69,7 +71,7 @@ class Found:
     account: Account
     verifier: Secret
     redirect_uri: str
-    url: str
+    url: str = field(repr=False)
 
 
 @dataclass(slots=True)
@@ -161,6 +163,14 @@ class Consents:
         self._announce(waiting, again=True)
         return waiting
 
+    async def accounts(self) -> list[Account]:
+        """The accounts whose consent waits, as far as they are still configured."""
+        found = []
+        for pending in await self._pending.waiting():
+            with suppress(LoginRefused):
+                found.append(self._resolve(pending.display_name))
+        return found
+
     async def discard(self, account: Account) -> None:
         await self._pending.discard(account.key)
 
@@ -219,6 +229,8 @@ class Consents:
         async with self._records.locked(account.key) as record:
             if await self._pending.claim(state.reveal()) is None:
                 return None
+            if record is not None and record.lockbox.public_key != found.pending.lockbox.public_key:
+                return None  # the account was set up otherwise: who began this may not know its password
             try:
                 flow = self._flows[account.flow]
                 consent = Consent(code, found.verifier, found.redirect_uri)
@@ -269,16 +281,24 @@ class Consents:
             try:
                 if await self._is_complete(watch.waiting):
                     watch.end()
-            except StateError as error:
+            except (ConsentRequired, StateError) as error:
                 watch.end(error)
             await asyncio.wait({watch.done}, timeout=POLL_S)
 
     async def _is_complete(self, waiting: Waiting) -> bool:
-        """Whether the consent is used up and tokens came of it: a refresh alone leaves it waiting."""
-        record = await self._records.load(waiting.account.key)
-        if record is None or record.generation <= waiting.generation or record.needs_sign_in:
+        """Whether the consent is used up and tokens came of it: a refresh alone leaves it waiting.
+
+        Raises:
+            ConsentRequired: it is used up, and none came.
+        """
+        if await self._pending.by_state(waiting.state.reveal()) is not None:
             return False
-        return await self._pending.by_state(waiting.state.reveal()) is None
+        async with self._records.locked(waiting.account.key) as record:  # an exchange under way ends first
+            if record is not None and record.generation > waiting.generation and not record.needs_sign_in:
+                return True
+        raise ConsentRequired(
+            f"the sign-in of {waiting.account.name} failed, or another one took its place; try again for a new link"
+        )
 
     def _wake(self, state_hash: str, error: Exception | None = None) -> None:
         watch = self._watches.get(state_hash)

@@ -38,11 +38,11 @@ class Flights(Generic[T]):
         if not task.cancelled():
             task.exception()  # all who waited may have left: that is no "exception was never retrieved"
 
-    async def close(self) -> None:
+    async def close(self, patience_s: float = CLOSE_S) -> None:
         """Lets work under way end, then cancels it."""
         tasks = list(self._tasks.values())
         if tasks:
-            await asyncio.wait(tasks, timeout=CLOSE_S)
+            await asyncio.wait(tasks, timeout=patience_s)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

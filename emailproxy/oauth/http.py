@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import ssl
 from collections.abc import Collection
@@ -10,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from emailproxy.config.model import KIB, SECONDS, Account
-from emailproxy.errors import ProviderUnavailable
+from emailproxy.config.model import KIB, MINUTES, SECONDS, Account
+from emailproxy.errors import ProviderRefused, ProviderUnavailable
 from emailproxy.oauth.breaker import Breaker, Refrain
 from emailproxy.oauth.clock import Clock
 from emailproxy.oauth.flow import TokenSet
-from emailproxy.oauth.replies import Reply, Unreadable, tokens_of
+from emailproxy.oauth.replies import Reply, Unreadable, date_s, tokens_of
 from emailproxy.secret import Secret
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ MAX_BODY = 64 * KIB  # octets: a reply holds three tokens at most
 MAX_ATTEMPTS = 4
 FIRST_DELAY_S = 0.5 * SECONDS  # doubled each time, and spread by half, so that many proxies do not ask in step
 MAX_POLITE_WAIT_S = 5 * SECONDS  # a `Retry-After` up to here is waited out inside the login
+MAX_SKEW_S = 5 * MINUTES  # Kerberos' limit; more than that breaks certificates and lifetimes, and is worth a warning
+
+log = logging.getLogger("emailproxy.oauth")
 
 
 class TokenEndpoint:
@@ -38,6 +42,8 @@ class TokenEndpoint:
         self._clock = clock or Clock()
         self._breaker = Breaker(self._clock.monotonic_s)
         self._session: aiohttp.ClientSession | None = None
+        self._skewed: set[str] = set()
+        """Hosts of providers whose clock is not ours, as the log has it."""
 
     async def request(self, account: Account, form: str, *, sent: Collection[Secret], once: bool = False) -> TokenSet:
         """Sends `form` to the account's token endpoint, and again while that may help.
@@ -54,7 +60,7 @@ class TokenEndpoint:
         deadline_s = self._clock.monotonic_s() + TOTAL_S
         for attempt in range(1, (1 if once else MAX_ATTEMPTS) + 1):
             try:
-                async with self._breaker.permit(client):
+                async with self._breaker.permit(client, deadline_s - self._clock.monotonic_s()):
                     return await self._attempt(account, client, form, sent, deadline_s)
             except (Refrain, Unreadable):
                 raise
@@ -71,14 +77,32 @@ class TokenEndpoint:
     ) -> TokenSet:
         now_s = self._clock.now_s()
         reply = await self._post(account.token_url, form, deadline_s - self._clock.monotonic_s())
+        self._compare_clocks(reply)
         try:
             tokens = tokens_of(reply, now_s=now_s, sent=sent)
         except ProviderUnavailable as error:
             if error.retry_after_s is not None:
                 self._breaker.opened(client, error.retry_after_s)
             raise
+        except ProviderRefused:
+            self._breaker.closed(client)
+            raise
         self._breaker.closed(client)
         return tokens
+
+    def _compare_clocks(self, reply: Reply) -> None:
+        """Says so in the log, once, where this machine's clock is wrong: what follows is hard to guess from."""
+        try:
+            ahead_s = self._clock.wall_s() - date_s(reply.date or "")
+        except (ValueError, TypeError, OverflowError, IndexError):
+            return
+        if abs(ahead_s) <= MAX_SKEW_S:
+            self._skewed.discard(reply.host)
+        elif reply.host not in self._skewed:
+            self._skewed.add(reply.host)
+            way = "ahead of" if ahead_s > 0 else "behind"
+            mend = "set it (NTP), or tokens and certificates seem to end at the wrong time"
+            log.warning("this machine's clock is %.0f s %s that of %s; %s", abs(ahead_s), way, reply.host, mend)
 
     @staticmethod
     def _delay_s(attempt: int, asked_s: float | None) -> float:
@@ -91,8 +115,11 @@ class TokenEndpoint:
         import aiohttp
 
         host = urlsplit(url).netloc
+        session = self._opened()
         try:
-            async with self._opened().post(
+            if left_s <= 0:  # aiohttp would wait for ever
+                raise TimeoutError
+            async with session.post(
                 url,
                 data=form.encode("ascii"),
                 headers={
@@ -104,7 +131,8 @@ class TokenEndpoint:
                 timeout=aiohttp.ClientTimeout(total=left_s, connect=min(CONNECT_S, left_s)),
             ) as response:
                 body = await bounded(response.content)
-                return Reply(host, response.status, response.headers.get("Retry-After"), body)
+                headers = response.headers
+                return Reply(host, response.status, headers.get("Retry-After"), body, headers.get("Date"))
         except TimeoutError:
             raise ProviderUnavailable(f"the provider at {host} did not answer in time; try again later") from None
         except aiohttp.ClientSSLError as error:
@@ -121,7 +149,12 @@ class TokenEndpoint:
         import aiohttp
 
         if self._session is None or self._session.closed:
-            context = ssl.create_default_context(cafile=None if self._ca_file is None else str(self._ca_file))
+            try:
+                context = ssl.create_default_context(cafile=None if self._ca_file is None else str(self._ca_file))
+            except OSError as error:  # ssl.SSLError, where it holds no certificate, is one
+                raise Refrain(
+                    f"ca_file {self._ca_file} cannot be used ({error.strerror}); give a file of PEM certificates"
+                ) from None
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=context),
                 cookie_jar=aiohttp.DummyCookieJar(),

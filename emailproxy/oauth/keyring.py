@@ -65,17 +65,19 @@ class Keyring:
         self.remember(account, lockbox, password, key)
         return key
 
-    async def new_lockbox(self, account: Account, password: Secret) -> tuple[Lockbox, AccountKey]:
-        """A new key pair with this password as its first slot. It is nobody's until it is stored."""
+    async def new_lockbox(self, account: Account, password: Secret, address: str = "") -> tuple[Lockbox, AccountKey]:
+        """A new key pair with this password as its first slot. It is nobody's until it is stored.
+
+        Raises:
+            TooManyLogins: this address has begun too many accounts; nothing was derived.
+        """
+        self._throttle.begin(address)
         now_s = self._clock.now_s()
         async with self._turns:
             return await self._derive(lambda: sealing.new_lockbox(account.key, password, now_s=now_s, cost=self._cost))
 
     def remember(self, account: Account, lockbox: Lockbox, password: Secret, key: AccountKey) -> None:
         self._warm.remember(account.key, lockbox, password, key)
-
-    def forget(self, account: Account) -> None:
-        self._warm.forget(account.key)
 
     def upgrade_if_behind(self, account: Account, record: Record, password: Secret, key: AccountKey) -> None:
         """Raises the stored cost to today's, beside the login that gave the password."""

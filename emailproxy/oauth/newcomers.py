@@ -14,7 +14,7 @@ from emailproxy.oauth.flights import Flights
 from emailproxy.oauth.flow import Flow, TokenSet
 from emailproxy.oauth.keyring import Keyring
 from emailproxy.oauth.records import is_fresh, sealed
-from emailproxy.oauth.wallet import Refusal, Wallet
+from emailproxy.oauth.wallet import Held, Refusal, Wallet
 from emailproxy.secret import Secret
 from emailproxy.store.base import Record, TokenStore
 
@@ -100,11 +100,11 @@ class Newcomers:
             new = Record(account=account.key, lockbox=lockbox)
             new = sealed(new, draft.tokens, now_s=draft.obtained_at_s)
             try:
-                await self._records.save(new)
+                new = await self._records.save(new)
             except BaseException:
                 self._drafts[account.key] = draft
                 raise
-        self._wallet.hold(new, draft.tokens)
+        self._wallet.hold(Held(new, draft.tokens))
         self._keyring.remember(account, lockbox, password, key)
         log.info("account %s is set up: the password of its first login is its password here", account.name)
 

@@ -35,6 +35,8 @@ class RedirectListener:
         self._header_s = header_s
         self._server: Server | None = None
         self._listening: dict[tuple[str, int], asyncio.Server] = {}
+        self._complete: set[str] = set()
+        """Listen addresses that need no more looking up."""
         self._complained: set[str] = set()
         self._one_at_a_time = asyncio.Lock()
 
@@ -45,27 +47,33 @@ class RedirectListener:
         completes the consent just as well.
         """
         self._callback.expect(account)
+        if account.listen_address in self._complete:
+            return
+        wanted = await addresses(account.listen_address)
         async with self._one_at_a_time:
-            for address in await addresses(account.listen_address):
-                if address not in self._listening:
-                    await self._listen(account, address)
+            had = [address in self._listening or await self._listen(account, address) for address in wanted]
+        if all(had):
+            self._complete.add(account.listen_address)
 
-    async def _listen(self, account: Account, address: tuple[str, int]) -> None:
+    async def _listen(self, account: Account, address: tuple[str, int]) -> bool:
+        """Whether nothing is left to try there."""
         from emailproxy.oauth.web import Server
 
         if self._server is None:
             self._server = Server(self._callback.answer, header_s=self._header_s)
         host, port = address
         try:
-            listening = bound(host, port)
+            listening = listener(host, port)
         except OSError as error:
-            if not (error.errno in ABSENT and host == "::1"):
-                self._complain(account, f"{host} port {port}", error)
-            return
+            if error.errno in ABSENT and host == "::1":
+                return True
+            self._complain(account, f"{host} port {port}", error)
+            return False
         self._listening[address] = await asyncio.get_running_loop().create_server(
             self._server, sock=listening, backlog=BACKLOG
         )
         log.info("listening for the sign-in of %s on %s port %d", account.name, host, port)
+        return True
 
     def _complain(self, account: Account, where: str, error: OSError) -> None:
         if where in self._complained:
@@ -108,8 +116,8 @@ async def addresses(listen_address: str) -> list[tuple[str, int]]:
     return [(host, port)]  # the error comes with the attempt to listen
 
 
-def bound(host: str, port: int) -> socket.socket:
-    """A socket bound there."""
+def listener(host: str, port: int) -> socket.socket:
+    """A socket that listens there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -118,6 +126,7 @@ def bound(host: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listening.bind((host, port))
+        listening.listen(BACKLOG)  # of two processes that bind at once, the second learns it here
         listening.setblocking(False)
     except BaseException:
         listening.close()

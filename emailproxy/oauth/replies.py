@@ -9,21 +9,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from oauthlib.oauth2 import OAuth2Error, WebApplicationClient
 
 from emailproxy.config.model import HOURS, KIB
-from emailproxy.errors import LoginRefused, ProviderRefused, ProviderUnavailable
+from emailproxy.errors import LoginRefused, ProviderRefused, ProviderUnavailable, one_line
 from emailproxy.oauth.flow import TokenSet
 from emailproxy.secret import Secret
 
 MAX_TOKEN = 16 * KIB  # octets: the longest seen are JWTs of 4 KiB; longer ones overrun mail servers' lines
 MAX_LIFE_S = 10 * 366 * 24 * HOURS  # ten years: above it the figure is a mistake
 MAX_RETRY_AFTER_S = 1 * HOURS  # a provider's slip must not lock an account out for days
-MAX_DESCRIPTION = 300  # characters: what fits a log line and a mail client's dialogue
 MAX_SCOPE = 4 * KIB  # characters
 
 # RFC 6749 appendix A.12: access-token = 1*VSCHAR; without the space, which ends the token in a SASL message
@@ -50,7 +49,8 @@ class Reply:
     host: str
     status: int
     retry_after: str | None
-    body: bytes | None
+    body: bytes | None = field(repr=False)
+    date: str | None = None
 
 
 def tokens_of(reply: Reply, *, now_s: int, sent: Collection[Secret] = ()) -> TokenSet:
@@ -110,7 +110,7 @@ def validated(reply: Reply, granted: dict[str, object], now_s: int) -> TokenSet:
 
 def scope_of(granted: object) -> str:
     words = granted if isinstance(granted, list) else [granted]
-    return cleaned(" ".join(word for word in words if isinstance(word, str)), limit=MAX_SCOPE)
+    return one_line(" ".join(word for word in words if isinstance(word, str)), MAX_SCOPE)
 
 
 def refusal(reply: Reply, error: OAuth2Error, sent: Collection[Secret]) -> LoginRefused:
@@ -119,7 +119,7 @@ def refusal(reply: Reply, error: OAuth2Error, sent: Collection[Secret]) -> Login
     if not ERROR_CODE.fullmatch(code) or code == "missing_token":  # oauthlib's own word for "no access_token"
         return nonsense(reply, "neither tokens nor an OAuth 2.0 error")
     said = error.description if isinstance(error.description, str) else ""
-    said = cleaned(said, sent=sent)
+    said = one_line(without(sent, said))
     if code in BUSY_CODES:
         return ProviderUnavailable(f"the provider at {reply.host} is busy ({code}); try again later")
     return ProviderRefused(f"the provider at {reply.host} refused ({code})" + (f": {said}" if said else ""), code=code)
@@ -133,13 +133,12 @@ def nonsense(reply: Reply, what: str) -> Unreadable:
     )
 
 
-def cleaned(text: str, *, limit: int = MAX_DESCRIPTION, sent: Collection[Secret] = ()) -> str:
-    """A stranger's text as one short line, without controls and without the secrets that we sent."""
+def without(sent: Collection[Secret], text: str) -> str:
+    """A provider's text with the secrets that we sent blotted out."""
     for secret in sent:
         if len(secret.reveal()) >= 4:  # shorter ones would blot out ordinary words
             text = text.replace(secret.reveal(), "***")
-    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    return text
 
 
 def retry_after_s(header: str | None, now_s: float) -> float | None:

@@ -10,15 +10,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from emailproxy.config.model import SECONDS, Account, FlowName
-from emailproxy.errors import AccountUnusable, ProviderRefused, ProviderUnavailable, StateError, TokenRefused
+from emailproxy.errors import (
+    AccountUnusable,
+    ProviderRefused,
+    ProviderUnavailable,
+    StateError,
+    TokenRefused,
+    one_line,
+)
 from emailproxy.oauth.clock import Clock
 from emailproxy.oauth.flights import Flights
 from emailproxy.oauth.flow import Flow, TokenSet
 from emailproxy.oauth.records import is_fresh, is_live, opened, sealed
-from emailproxy.oauth.replies import cleaned
 from emailproxy.secret import Secret
 from emailproxy.store.base import Record, TokenStore
 from emailproxy.store.sealing import AccountKey
+from emailproxy.wire.dialogue import REFUSED_TWICE
 
 MAX_HELD = 10_000  # accounts; beyond, the one used longest ago is read from its file again
 PATIENCE_S = 5 * SECONDS  # how long a login whose token still works waits for a renewal before it goes ahead
@@ -125,8 +132,8 @@ class Wallet:
         now_s, last_s = self._clock.monotonic_s(), self._forced.get(account.key, -math.inf)
         if now_s - last_s < FORCED_EVERY_S:
             raise TokenRefused(
-                f"the mail server refused the access token of {account.name}, a fresh one too: "
-                f"{cleaned(refusal.text) or 'no reason given'}"
+                f"the mail server refused the access token of {account.name}, a fresh one too "
+                f"({one_line(refusal.text) or 'no reason given'}); {REFUSED_TWICE}"
             )
         self._forced[account.key] = now_s
         self._forced.move_to_end(account.key)
@@ -140,17 +147,20 @@ class Wallet:
             StateDamaged: the record's tokens do not open.
         """
         held = self._held.get(record.account)
-        same_key = held is not None and held.record.lockbox.public_key == record.lockbox.public_key
-        if held is None or not same_key or held.record.generation < record.generation:
-            return self.hold(record, opened(record, key))
-        if held.record.generation == record.generation:
+        if held is None or held.record.lockbox.public_key != record.lockbox.public_key:
+            return self.hold(Held(record, opened(record, key)))
+        mine = held.record
+        if mine.generation > record.generation or (held.unsaved and mine.sealed == record.sealed):
+            held.record = replace(mine, lockbox=record.lockbox, stamp=record.stamp)  # our tokens, the file's passwords
+        elif mine.sealed == record.sealed:
             held.record = record  # its slots, or whether its owner must sign in, may have changed
-            held.unsaved = False
+        else:
+            held = self.hold(Held(record, opened(record, key)))
         return held
 
-    def hold(self, record: Record, tokens: TokenSet | None) -> Held:
-        held = self._held[record.account] = Held(record, tokens)
-        self._held.move_to_end(record.account)
+    def hold(self, held: Held) -> Held:
+        self._held[held.record.account] = held
+        self._held.move_to_end(held.record.account)
         if len(self._held) > MAX_HELD:
             self._held.popitem(last=False)
         return held
@@ -180,7 +190,7 @@ class Wallet:
                 return tokens if usable else None
             raise TokenRefused(
                 f"the mail server refused the access token of {account.name}, and there is no refresh token "
-                f"for a fresh one ({cleaned(refusal.text)}); run 'emailproxy authorize {account.name}'"
+                f"for a fresh one ({one_line(refusal.text)}); run 'emailproxy authorize {account.name}'"
             )
         try:
             now_s = self._clock.now_s()
@@ -194,7 +204,9 @@ class Wallet:
             held.paused_until_s = self._clock.monotonic_s() + PAUSE_S
             log.warning("the token of %s was not renewed, and the old one still works: %s", account.name, error)
             return tokens
-        await self._save(account, self.hold(sealed(held.record, fresh, now_s=now_s), fresh))
+        held = Held(sealed(held.record, fresh, now_s=now_s), fresh)
+        await self._save(account, held)
+        self.hold(held)  # now, and not before: no other login may use what is not on disk
         life = "" if fresh.expires_at_s is None else f", good for {fresh.expires_at_s - now_s} s"
         log.info("the token of %s was renewed%s", account.name, life)
         return fresh
@@ -202,12 +214,12 @@ class Wallet:
     async def _save(self, account: Account, held: Held) -> None:
         """Before anybody uses them. On a full disk they are used all the same: the old ones may be void by now."""
         try:
-            await self._records.save(held.record)
+            held.record = await self._records.save(held.record)
             held.unsaved = False
         except StateError as error:
             held.unsaved = True
             held.save_again_at_s = self._clock.monotonic_s() + PAUSE_S
-            log.error("the new tokens of %s are in memory only, and lost at a restart: %s", account.name, error)
+            log.error("what is new of %s is in memory only, and lost at a restart: %s", account.name, error)
 
     async def _disowned(self, account: Account, key: AccountKey, held: Held, error: ProviderRefused) -> TokenSet | None:
         """The provider does not know the refresh token any more. Tokens are kept; the owner must sign in."""
@@ -215,7 +227,7 @@ class Wallet:
         if now is not None and now.generation > held.record.generation:
             return self.adopt(key, now).tokens
         log.warning("the owner of %s must sign in again: %s", account.name, error)
-        held.record = replace(held.record, needs_sign_in=True, last_error=cleaned(str(error)))
+        held.record = replace(held.record, needs_sign_in=True, last_error=one_line(str(error)))
         await self._save(account, held)
         return None
 

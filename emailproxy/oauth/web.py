@@ -19,7 +19,7 @@ from emailproxy.oauth.callback import Ask
 from emailproxy.oauth.pages import Page
 
 MAX_HEADER = 16 * KIB  # octets; codes have 2 KiB, and other programs on localhost set cookies
-MAX_CONNECTIONS = 100  # browsers of people who sign in; more are strangers
+MAX_CONNECTIONS = 100  # browsers of people who sign in; beyond, who is silent the longest makes room
 WHOLE_S = 1 * MINUTES  # for everything after the header: the code's exchange takes 30 s at most
 
 NOWHERE = logging.Logger("nowhere", logging.CRITICAL + 1)
@@ -65,6 +65,8 @@ class Server(web.Server):
         self._answer = answer
         self._header_s = header_s
         self._timers: dict[RequestHandler, asyncio.TimerHandle] = {}
+        self._silent: dict[RequestHandler, asyncio.Transport] = {}
+        """Connections without a whole header yet, oldest first."""
 
     def __call__(self) -> RequestHandler:
         return Connection(
@@ -79,12 +81,13 @@ class Server(web.Server):
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        if len(self._timers) >= MAX_CONNECTIONS:
-            transport.abort()
-            return
+        self._silent[handler] = transport
         self._limit(handler, transport, self._header_s)
+        if len(self._timers) > MAX_CONNECTIONS:  # a stranger's idle ones must not keep a browser out
+            self._silent.pop(next(iter(self._silent))).abort()
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        self._silent.pop(handler, None)
         timer = self._timers.pop(handler, None)
         if timer is not None:
             timer.cancel()
@@ -97,6 +100,7 @@ class Server(web.Server):
         self._timers[handler] = asyncio.get_running_loop().call_later(limit_s, transport.abort)
 
     async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._silent.pop(request.protocol, None)
         if request.transport is not None and request.protocol in self._timers:
             self._limit(request.protocol, request.transport, WHOLE_S)
         try:

@@ -61,6 +61,8 @@ class Record:
     needs_sign_in: bool = False
     """The provider refused the refresh token for good: the owner must consent again."""
     last_error: str = ""
+    stamp: object = field(default=None, compare=False, repr=False)
+    """The store's own: of what it read this from or saved it as, for `TokenStore.is_current`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,15 @@ class TokenStore(Protocol):
     def locked(self, account: str) -> AbstractAsyncContextManager[Record | None]:
         """Holds the account's lock, across tasks and processes, and reads its record anew."""
 
-    async def save(self, record: Record) -> None:
-        """Makes the record durable, whole or not at all. The caller holds the lock."""
+    def is_current(self, record: Record) -> bool:
+        """Whether what was read or saved as this record is still what is there; True where that cannot be told.
+
+        Takes microseconds and never waits: every login asks, so that what another process changed or removed
+        counts at once.
+        """
+
+    async def save(self, record: Record) -> Record:
+        """Makes the record durable, whole or not at all; returns it with its new stamp. The caller holds the lock."""
 
     async def remove(self, account: str) -> bool:
         """Forgets the account, damaged or not. Returns whether there was anything to forget.

@@ -24,7 +24,7 @@ from emailproxy.store.sealing import check_lockbox
 
 FORMAT = 1
 MAX_FIGURE = 2**53  # times, generations and costs are far below; JSON's limit for integers
-CACHED_FILES = 1024  # parsed files kept by their octets: a warm login reads a file, but need not parse it
+CACHED_CONSENTS = 1024  # kept by their octets: who looks for an account's consent reads all that wait
 
 SLOT_SECTION = re.compile(r"slot ([0-9a-f]{32})")
 TOKEN_FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -138,7 +138,6 @@ def _text(value: str) -> str:
 # ---- reading
 
 
-@lru_cache(CACHED_FILES)
 def parse_record(data: bytes) -> Record:
     """The record that `dump_record` was given.
 
@@ -164,7 +163,7 @@ def parse_record(data: bytes) -> Record:
     return record
 
 
-@lru_cache(CACHED_FILES)
+@lru_cache(CACHED_CONSENTS)
 def parse_pending(data: bytes) -> Pending:
     """The consent that `dump_pending` was given.
 

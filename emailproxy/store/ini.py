@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from emailproxy.errors import StateDamaged, StateError
@@ -59,14 +60,24 @@ class IniStore:
         async with self._locks.hold(names.stem_of(account)):
             yield await self.load(account)
 
-    async def save(self, record: Record) -> None:
-        """Makes the record durable, whole or not at all. The caller holds the lock.
+    def is_current(self, record: Record) -> bool:
+        """Whether the account's file is the one that this record was read from or saved to; True where the disk fails.
+
+        One `lstat`, on the caller's thread: with the file's name it takes 8 µs, a turn in another thread 80.
+        """
+        try:
+            return files.stamp(self._path(record.account)) == record.stamp
+        except OSError:  # logins are served from memory then
+            return True
+
+    async def save(self, record: Record) -> Record:
+        """Makes the record durable, whole or not at all; returns it with its new stamp. The caller holds the lock.
 
         Raises:
             StateDamaged, StateExposed: the file that is there cannot be used; it is left as it is.
             StateError: it cannot be written; the old one is unchanged.
         """
-        await self._threads.run(lambda: self._save(record))
+        return await self._threads.run(lambda: self._save(record))
 
     async def remove(self, account: str) -> bool:
         """Forgets the account, damaged or not. Returns whether there was anything to forget.
@@ -88,21 +99,21 @@ class IniStore:
             return None
         path = self._path(account)
         try:
-            data = files.read(path)
-            if data is None:
+            file = files.read(path)
+            if file is None:
                 return None
-            record = codec.parse_record(data)
+            record = codec.parse_record(file.data)
             if record.account != account.casefold():
                 raise StateDamaged("it is another account's")
         except StateDamaged as error:
             raise StateDamaged(f"{path} is damaged ({error}); {again(account)}") from None
-        return record
+        return replace(record, stamp=file.stamp)
 
-    def _save(self, record: Record) -> None:
+    def _save(self, record: Record) -> Record:
         data = codec.dump_record(record)
         self._state.make(self._state.accounts)
         self._load(record.account)
-        files.write(self._path(record.account), data)
+        return replace(record, stamp=files.write(self._path(record.account), data))
 
     def _accounts(self) -> list[str]:
         if not self._state.has(self._state.accounts):
@@ -116,10 +127,10 @@ class IniStore:
             return account
         path = self._state.accounts / f"{stem}{SUFFIX}"
         try:
-            data = files.read(path)
-            if data is None:
+            file = files.read(path)
+            if file is None:
                 return None
-            account = codec.parse_record(data).account
+            account = codec.parse_record(file.data).account
             if names.stem_of(account) != stem:
                 raise StateDamaged("its name is not the account's")
             return account

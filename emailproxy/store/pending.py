@@ -8,13 +8,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 
 from emailproxy.errors import StateDamaged, StateError
 from emailproxy.secret import Secret
-from emailproxy.store import codec, files, names
+from emailproxy.store import codec, files
 from emailproxy.store.base import Pending
 from emailproxy.store.folder import StateFolder
 from emailproxy.store.locks import FolderLocks
@@ -22,7 +22,7 @@ from emailproxy.store.sealing import state_hash
 from emailproxy.store.threads import FileThreads
 
 SUFFIX = ".ini"
-LOCK = "pending={}"  # no account's own lock is called so: `=` is encoded there
+LOCK = "pending="  # no account's own lock is called so: `=` is encoded there
 MAX_WAITING = 1000  # catch-all sections let any name start one; the oldest make room
 
 log = logging.getLogger(__name__)
@@ -38,10 +38,6 @@ class IniPendingStore:
         self._locks = FolderLocks(self._state, self._threads)
         self._complained: set[str] = set()
 
-    def prepare(self) -> None:
-        """Makes the folders and clears up after killed processes, as `IniStore.prepare` does. Blocks."""
-        self._state.prepare(self._now())
-
     def close(self) -> None:
         self._threads.close()
 
@@ -51,7 +47,7 @@ class IniPendingStore:
         Raises:
             StateError: it cannot be written; what was there is unchanged.
         """
-        async with self._lock(pending.account):
+        async with self._locks.hold(LOCK):
             await self._threads.run(lambda: self._put(pending))
 
     async def by_state(self, state: str) -> Pending | None:
@@ -69,15 +65,12 @@ class IniPendingStore:
 
     async def discard(self, account: str) -> bool:
         """Forgets the account's consent. Returns whether there was one."""
-        async with self._lock(account):
+        async with self._locks.hold(LOCK):
             return await self._threads.run(lambda: self._discard(account))
 
     async def waiting(self) -> list[Pending]:
         """All that wait, oldest first."""
         return await self._threads.run(self._waiting)
-
-    def _lock(self, account: str) -> AbstractAsyncContextManager[None]:
-        return self._locks.hold(LOCK.format(names.stem_of(account)))
 
     def _path(self, name: str) -> Path:
         return self._state.pending / f"{name}{SUFFIX}"
@@ -119,10 +112,10 @@ class IniPendingStore:
             return None
         path = self._path(name)
         try:
-            data = files.read(path)
-            if data is None:
+            file = files.read(path)
+            if file is None:
                 return None
-            pending = codec.parse_pending(data)
+            pending = codec.parse_pending(file.data)
             if pending.state_hash != name:
                 raise StateDamaged("it is another consent's")
         except StateError as error:

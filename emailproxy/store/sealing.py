@@ -313,10 +313,6 @@ class WarmCache:
                 found = key
         return found
 
-    def forget(self, account: str) -> None:
-        """The account's next login is a cold one."""
-        self._accounts.pop(account.casefold(), None)
-
     def _tag(self, name: str, lockbox: Lockbox, password: Secret) -> bytes:
         text = _context(name, lockbox.kdf.salt, password.reveal())
         return hmac.digest(self._process_key, text, "sha256")

@@ -6,9 +6,11 @@ import asyncio
 import json
 import socket
 import struct
+import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -169,8 +171,11 @@ UNUSABLE: dict[str, Fault] = {
 class FakeProvider(Provider):
     """An honest provider until told otherwise. `clients` defaults to `CLIENT`."""
 
-    def __init__(self, clients: Iterable[Client] = (CLIENT,), **options: Any) -> None:
-        super().__init__(clients, **options)
+    def __init__(
+        self, clients: Iterable[Client] = (CLIENT,), *, now: Callable[[], float] = time.time, **options: Any
+    ) -> None:
+        super().__init__(clients, now=now, **options)
+        self._now = now
         self.arrived = 0
         """Requests that reached the token endpoint, answered or not."""
         self.stopping = asyncio.Event()
@@ -194,8 +199,11 @@ class FakeProvider(Provider):
             self.arrived += 1
             self._arrival.notify_all()
         if self._faults:
-            return await self._faults.popleft().answer(self, request)
-        return await self.honest_answer(request)
+            reply = await self._faults.popleft().answer(self, request)
+        else:
+            reply = await self.honest_answer(request)
+        reply.headers.setdefault("Date", formatdate(self._now(), usegmt=True))
+        return reply
 
     async def __aexit__(self, *details: object) -> None:
         self.stopping.set()

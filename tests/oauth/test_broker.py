@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from emailproxy.config.model import Account
 from emailproxy.errors import (
     AccountUnusable,
     ConsentRequired,
@@ -19,9 +21,12 @@ from emailproxy.errors import (
     WrongPassword,
 )
 from emailproxy.oauth import wallet
+from emailproxy.oauth.flow import TokenSet
+from emailproxy.oauth.records import sealed
 from emailproxy.oauth.throttle import PER_ACCOUNT
 from emailproxy.secret import Secret
 from emailproxy.store import sealing
+from emailproxy.store.base import Record
 from emailproxy.wire.events import Login
 from tests.fakes.provider import ABSENT, Hang, altered, refusal, throttled
 from tests.oauth.world import ADA, CHEAP, PASSWORD, WRONG, Process, World, no_space, until, visit_of
@@ -79,11 +84,11 @@ async def test_a_restart_needs_the_file_and_nothing_else(world: World, process: 
     assert world.provider.arrived == 0
 
 
-async def test_warm_logins_cost_no_file_no_derivation_and_little_time(
+async def test_warm_logins_wait_for_no_file_no_derivation_and_cost_little_time(
     world: World, process: Process, record_property: Callable[[str, object], None]
 ) -> None:
     await process.login()
-    process.records.close()  # a file access would now be an error
+    process.records.close()  # to read or write a file would now be an error
     process.broker._keyring._pool.shutdown()
     login, visit = Login(ADA, PASSWORD), visit_of()
     start = time.process_time()
@@ -145,13 +150,33 @@ async def test_a_forged_cost_is_refused_before_anything_is_derived(world: World,
     assert path.read_text() == forged
 
 
-async def test_a_removed_account_is_forgotten_at_the_next_renewal(world: World, process: Process) -> None:
+async def test_a_removed_account_is_forgotten_at_the_next_login(world: World, process: Process) -> None:
     await process.login()
-    other = await world.process()
-    await other.records.remove(ADA)
-    world.turned.turn(3600)
+    await (await world.process()).records.remove(ADA)
     with pytest.raises(ConsentRequired):
         await process.login()
+
+
+async def with_password(process: Process, password: Secret) -> Record:
+    """The account's record, the same key pair behind another password, as another process might write it."""
+    record = await process.records.load(ADA)
+    assert record is not None
+    key = await process.broker._keyring.unlock(process_account(process), record.lockbox, PASSWORD)
+    return replace(record, lockbox=sealing.upgrade(record.lockbox, ADA, key, password, cost=CHEAP))
+
+
+def process_account(process: Process) -> Account:
+    return process.broker._resolve(ADA)
+
+
+async def test_a_password_changed_by_another_process_counts_at_once(world: World, process: Process) -> None:
+    token = await process.login()
+    other = await world.process()
+    await other.records.save(await with_password(other, WRONG))
+    with pytest.raises(WrongPassword):
+        await process.login()
+    assert await process.login(password=WRONG) == token
+    assert world.provider.arrived == 0
 
 
 async def test_a_cheap_derivation_is_upgraded_beside_a_login(world: World, process: Process) -> None:
@@ -182,6 +207,51 @@ async def test_a_token_near_its_end_is_renewed_and_durable_before_used(world: Wo
     assert await (await world.process()).login() == second
     assert await process.login() == second
     assert len(world.grants()) == 1
+
+
+async def test_no_login_uses_a_token_that_is_not_on_disk_yet(world: World, process: Process) -> None:
+    first = await process.login()
+    world.turned.turn(3600 - MARGIN_S)
+    saving, go = asyncio.Event(), asyncio.Event()
+    save = process.records.save
+
+    async def slow(record: Record) -> Record:
+        saving.set()
+        await go.wait()
+        return await save(record)
+
+    process.records.save = slow  # type: ignore[method-assign]
+    renewing = asyncio.create_task(process.login("ada@example.org"))
+    await saving.wait()
+    meanwhile = asyncio.create_task(process.login(session="s2"))
+    done, _ = await asyncio.wait({meanwhile}, timeout=0.05)
+    assert all(task.result() == first for task in done)
+    go.set()
+    assert await renewing == await meanwhile != first
+    assert world.grants() == ["refresh_token"]
+
+
+async def test_a_process_that_ends_leaves_no_renewal_behind(world: World, process: Process) -> None:
+    """A login that was only about to ask for a token asks for none any more."""
+    world.turned.turn(3600)
+    world.provider.next(Hang())
+    go = asyncio.Event()
+    load = process.records.load
+
+    async def slow(account: str) -> Record | None:
+        await go.wait()
+        return await load(account)
+
+    process.records.load = slow  # type: ignore[method-assign]
+    login = asyncio.create_task(process.login())
+    await until(lambda: len(process.broker._logins._tasks) == 1)
+    closing = asyncio.create_task(process.broker.close())
+    await asyncio.sleep(0)
+    go.set()
+    await closing
+    assert process.broker._wallet._renewals._tasks == {}
+    with pytest.raises(asyncio.CancelledError):
+        await login
 
 
 async def test_short_tokens_are_renewed_at_half_their_life(world: World, process: Process) -> None:
@@ -321,6 +391,40 @@ async def test_a_full_disk_does_not_lose_a_rotated_token(
     assert await process.login() == second
     assert await (await world.process()).login() == second
     assert len(world.grants()) == 1
+
+
+async def unsaved(world: World, process: Process, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A renewed token that is in memory only, as the disk was full."""
+    world.turned.turn(3600)
+    with monkeypatch.context() as patch:
+        patch.setattr("emailproxy.store.files.os.replace", no_space)
+        return await process.login()
+
+
+async def test_tokens_saved_late_bring_no_old_password_back(
+    world: World, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await unsaved(world, process, monkeypatch)
+    other = await world.process()
+    await other.records.save(await with_password(other, WRONG))
+    world.turned.turn(wallet.PAUSE_S)
+    assert await process.login(password=WRONG) == token
+    assert await (await world.process()).login(password=WRONG) == token  # saved by now
+    with pytest.raises(WrongPassword):
+        await process.login()
+
+
+async def test_of_tokens_that_were_never_saved_and_others_in_the_file_the_file_counts(
+    world: World, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = await unsaved(world, process, monkeypatch)
+    record = await process.records.load(ADA)
+    assert record is not None
+    theirs = TokenSet(Secret("theirs"), int(world.turned.wall) + 3600, Secret("refresh"))
+    await process.records.save(sealed(record, theirs, now_s=int(world.turned.wall)))
+    assert await process.login() == "theirs" != mine
+    world.turned.turn(wallet.PAUSE_S)
+    assert await (await world.process()).login() == "theirs"
 
 
 # ---- a mail server that refuses tokens

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from emailproxy.errors import ConsentRequired, ProviderRefused, WrongPassword
-from emailproxy.oauth.consent import LIFE_S, REPEAT_S
+from emailproxy.errors import ConsentRequired, ProviderRefused, TooManyLogins, WrongPassword
+from emailproxy.oauth import throttle
+from emailproxy.oauth.consent import LIFE_S, POLL_S, REPEAT_S
 from emailproxy.secret import Secret
 from emailproxy.wire.events import Login
-from tests.fakes.provider import refusal
+from tests.fakes.provider import Hang, refusal
 from tests.oauth.world import ADA, PASSWORD, Process, World, browse, until, visit_of
 
 OTHER = Secret("canary-other-password")
@@ -285,6 +287,67 @@ async def test_a_renewal_does_not_pass_for_a_consent(world: World) -> None:
     assert await waiting.wait(0)
 
 
+async def test_who_waits_learns_that_another_process_failed(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.account()
+    server = await world.process()
+    shell = await world.process(listens=False)
+    await server.listener.ensure(world.accounts[ADA])
+    login = asyncio.create_task(shell.login())
+    await until(lambda: len(urls(caplog)) == 1)
+    slow = Hang()
+    world.provider.next(slow)
+    tab = asyncio.create_task(browse(urls(caplog)[0]))
+    await world.provider.wait_for_requests(1)
+    assert await shell.pending.by_account(ADA) is None  # used up, and still nobody knows what comes of it
+    done, _ = await asyncio.wait({login}, timeout=2 * POLL_S)
+    assert not done
+    world.provider.clients.clear()  # the exchange is refused
+    slow.release()
+    assert (await tab).status == 400
+    with pytest.raises(ConsentRequired, match="try again for a new link"):
+        await login
+
+
+async def test_who_waits_learns_that_the_consent_was_replaced(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.account()
+    server = await world.process()
+    login = asyncio.create_task(server.login())
+    await until(lambda: len(urls(caplog)) == 1)
+    await (await world.process()).broker.sign_in(ADA, OTHER)
+    with pytest.raises(ConsentRequired, match="another one took its place"):
+        await login
+
+
+async def test_a_server_that_starts_listens_for_what_waits(world: World) -> None:
+    world.account()
+    world.account("gone@example.org")
+    before = await world.process(wait_s=0)
+    required = await needs_consent(before)
+    await needs_consent(before, user="gone@example.org")
+    del world.accounts["gone@example.org"]
+    await before.listener.close()
+    after = await world.process()
+    await after.broker.resume()
+    assert (await browse(required.url)).status == 200
+    world.provider.verify(await after.login())
+
+
+async def test_made_up_names_do_not_flood_what_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttle, "NEW_ACCOUNTS", replace(throttle.NEW_ACCOUNTS, burst=2))
+    process = await world.process(wait_s=0)
+    for number in range(4):
+        world.account(f"u{number}@example.org")
+    for number in range(2):
+        await needs_consent(process, user=f"u{number}@example.org")
+    with pytest.raises(TooManyLogins, match="new accounts"):
+        await process.login("u2@example.org")
+    await needs_consent(process, user="u0@example.org")  # begun already
+    await needs_consent(process, user="u3@example.org", address="127.0.0.2")
+    assert len(await process.pending.waiting()) == 3
+    world.turned.turn(throttle.NEW_ACCOUNTS.refill_s)
+    await needs_consent(process, user="u2@example.org")
+
+
 # ---- authorize
 
 
@@ -325,7 +388,7 @@ async def test_authorize_wants_a_password_of_an_account_that_has_one(world: Worl
         await process.broker.sign_in(ADA, Secret(""))
 
 
-async def test_a_record_that_came_meanwhile_keeps_its_slots(world: World) -> None:
+async def test_a_record_that_came_meanwhile_keeps_its_slots_and_tokens(world: World) -> None:
     world.account()
     process = await world.process(wait_s=0)
     draft = await needs_consent(process, password=OTHER)
@@ -335,10 +398,8 @@ async def test_a_record_that_came_meanwhile_keeps_its_slots(world: World) -> Non
     record = await other.records.load(ADA)
     assert record is not None
     world.account()
-    assert (await browse(draft.url)).status == 200
-    after = await other.records.load(ADA)
-    assert after is not None
-    assert after.lockbox == record.lockbox
+    assert (await browse(draft.url)).status == 400  # who began it does not know the account's password
+    assert await other.records.load(ADA) == record
     world.provider.verify(await process.login())
     with pytest.raises(WrongPassword):
         await process.login(password=OTHER)

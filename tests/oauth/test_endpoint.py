@@ -9,6 +9,7 @@ import pytest
 
 from emailproxy.demo.certificates import Authority
 from emailproxy.errors import ProviderRefused, ProviderUnavailable
+from emailproxy.oauth.breaker import Breaker, Refrain
 from emailproxy.oauth.flow import Consent, TokenSet
 from emailproxy.oauth.generic import AuthorizationCode, ClientCredentials
 from emailproxy.oauth.http import MAX_ATTEMPTS, TOTAL_S, TokenEndpoint
@@ -97,6 +98,87 @@ async def test_retry_after_holds_everybody_back_and_then_one_asks(world: World, 
 
     world.turned.turn(60)
     assert all(isinstance(one, TokenSet) for one in await everybody())
+
+
+async def test_a_refusal_ends_the_throttling_too(world: World, endpoint: TokenEndpoint) -> None:
+    world.provider.next(throttled("60"), refusal("invalid_scope"))
+    for expected in (ProviderUnavailable, ProviderRefused):
+        with pytest.raises(expected):
+            await ClientCredentials(endpoint).acquire(world.application())
+        world.turned.turn(60)
+    slow = [Hang(), Hang()]
+    world.provider.next(*slow)
+    both = [asyncio.create_task(ClientCredentials(endpoint).acquire(world.application())) for _ in slow]
+    await world.provider.wait_for_requests(4)  # side by side
+    for one in slow:
+        one.release()
+    await asyncio.gather(*both)
+
+
+async def test_once_the_provider_answers_again_nobody_queues(world: World, endpoint: TokenEndpoint) -> None:
+    world.provider.next(throttled("60"))
+    with pytest.raises(ProviderUnavailable):
+        await ClientCredentials(endpoint).acquire(world.application())
+    world.turned.turn(60)
+    slow = [Hang(), Hang(), Hang()]
+    world.provider.next(*slow)
+    asking = [asyncio.create_task(ClientCredentials(endpoint).acquire(world.application())) for _ in slow]
+    await world.provider.wait_for_requests(2)
+    slow[0].release()
+    await world.provider.wait_for_requests(4)  # the others together
+    for one in slow:
+        one.release()
+    await asyncio.gather(*asking)
+
+
+async def test_nobody_waits_for_ever_for_who_asks_first(world: World) -> None:
+    breaker = Breaker(lambda: world.turned.monotonic)
+    breaker.opened("client", 0)
+    async with breaker.permit("client", 30):
+        with pytest.raises(Refrain, match="does not answer"):
+            async with breaker.permit("client", 0.01):
+                pytest.fail("two ask at once")
+    async with breaker.permit("client", 30):
+        pass
+
+
+async def test_a_timer_that_ends_a_little_early_is_no_refusal(world: World) -> None:
+    breaker = Breaker(lambda: world.turned.monotonic)
+    breaker.opened("client", 2)
+    world.turned.turn(1.999)
+    async with breaker.permit("client", 30):
+        pass
+
+
+async def test_no_time_left_is_no_time_without_end(world: World, endpoint: TokenEndpoint) -> None:
+    world.provider.next(Hang())
+    with pytest.raises(ProviderUnavailable, match="in time"):
+        await endpoint._post(world.provider.token_url, "", 0.0)
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+async def test_a_ca_file_that_cannot_be_used_is_named(world: World, tmp_path: Path, content: str | None) -> None:
+    ca_file = tmp_path / "ca.pem"
+    if content is not None:
+        ca_file.write_text(content)
+    endpoint = TokenEndpoint(ca_file=ca_file, clock=world.turned.clock)
+    with pytest.raises(ProviderUnavailable, match=r"ca\.pem cannot be used"):
+        await ClientCredentials(endpoint).acquire(world.application())
+    assert world.turned.slept == []
+
+
+@pytest.mark.parametrize(
+    ("off_s", "said"), [(3600, "3600 s ahead of that of 127.0.0.1"), (-3600, "3600 s behind that of 127.0.0.1")]
+)
+async def test_a_wrong_clock_is_in_the_log_once(
+    world: World, endpoint: TokenEndpoint, off_s: int, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    right, wrong = world.turned.wall, world.turned.wall + off_s
+    world.provider._now = lambda: right
+    for wall, lines in ((right, 0), (wrong, 1), (wrong, 1), (right, 1), (wrong, 2)):
+        world.turned.wall = wall
+        await ClientCredentials(endpoint).acquire(world.application())
+        assert sum(said in message for message in caplog.messages) == lines
 
 
 async def test_another_client_is_not_held_back(world: World, endpoint: TokenEndpoint) -> None:

@@ -16,9 +16,11 @@ import pytest
 
 from emailproxy.oauth import web
 from emailproxy.oauth.consent import Waiting
+from emailproxy.oauth.redirect import listener
 from emailproxy.service import new_event_loop
+from tests.e2e.harness.ports import free_ports
 from tests.fakes.provider import refusal, unavailable
-from tests.oauth.world import ADA, PASSWORD, Process, Seen, World, browse
+from tests.oauth.world import ADA, PASSWORD, Process, Seen, World, browse, until
 
 SUCCESS = f"Email OAuth 2.0 authentication succeeded for {ADA}"
 
@@ -303,17 +305,47 @@ async def test_what_is_no_request_is_closed_and_not_logged(
     assert "AAAA" not in caplog.text
 
 
-async def test_too_many_connections_are_closed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_connections_keep_no_browser_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "MAX_CONNECTIONS", 2)
-    await begun(world)
+    process, waiting = await begun(world)
     idle = [await asyncio.open_connection("127.0.0.1", world.port) for _ in range(2)]
-    request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    assert await raw(world.port, request) == b""
-    for reader, writer in idle:  # they go on
-        writer.write(request)
-        assert (await reader.read()).startswith(b"HTTP/1.1 400")
+    async with process.records.locked(ADA):
+        tab = asyncio.create_task(browse(waiting.url))  # its exchange waits for the account
+        await until(lambda: len(process.consents._finishing._tasks) == 1)
+        assert await idle[0][0].read() == b""  # the oldest made room
+        assert (await raw(world.port, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")).startswith(b"HTTP/1.1 400")
+        assert await idle[1][0].read() == b""
+    assert SUCCESS in (await tab).text
+    for _, writer in idle:
         writer.close()
-        await writer.wait_closed()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def test_only_connections_that_wait_for_answers_are_too_many(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "MAX_CONNECTIONS", 1)
+    process, waiting = await begun(world)
+    async with process.records.locked(ADA):
+        tab = asyncio.create_task(browse(waiting.url))
+        await until(lambda: len(process.consents._finishing._tasks) == 1)
+        assert await raw(world.port, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n") == b""
+    assert SUCCESS in (await tab).text
+
+
+async def test_a_fault_of_the_state_folder_is_told_to_the_log_alone(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, waiting = await begun(world)
+    location = await returned(world, waiting)
+    (world.folder / "pending").chmod(0o755)
+    seen = await browse(location)
+    assert seen.status == 500
+    assert str(world.folder) not in seen.text
+    assert "chmod 700" in caplog.messages[-1]
+    (world.folder / "pending").chmod(0o700)
+    assert SUCCESS in (await browse(location)).text
 
 
 def has_ipv6() -> bool:
@@ -353,6 +385,22 @@ async def test_an_address_in_use_is_another_process_that_completes_it(
     assert SUCCESS in (await browse(waiting.url)).text  # the first process answered
     world.provider.verify(await login)
     assert sum("in use" in message for message in caplog.messages) == 1
+
+
+def test_of_two_processes_that_bind_at_once_one_has_the_address() -> None:
+    (port,) = free_ports(1)
+    with listener("127.0.0.1", port), pytest.raises(OSError, match="in use"):
+        listener("127.0.0.1", port)
+
+
+async def test_an_address_is_looked_up_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    process, _ = await begun(world)
+
+    async def black_hole(_address: str) -> list[tuple[str, int]]:
+        raise AssertionError("looked up again")
+
+    monkeypatch.setattr("emailproxy.oauth.redirect.addresses", black_hole)
+    await process.listener.ensure(world.accounts[ADA])
 
 
 async def test_an_address_that_is_not_ours_is_only_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from emailproxy.errors import ProviderRefused, ProviderUnavailable
-from emailproxy.oauth.replies import MAX_RETRY_AFTER_S, Reply, Unreadable, cleaned, retry_after_s, tokens_of
+from emailproxy.oauth.replies import MAX_RETRY_AFTER_S, Reply, Unreadable, retry_after_s, tokens_of, without
 from emailproxy.secret import Secret
 
 NOW = 1_800_000_000
@@ -166,6 +166,14 @@ def test_retry_after_is_seconds_or_a_date(header: str, wait_s: float | None) -> 
     assert retry_after_s(header, NOW) == wait_s
 
 
-def test_a_cleaned_text_is_one_short_line() -> None:
-    assert cleaned("a\r\nb\x00c\u2028d\u202ee") == "a b c d e"
-    assert len(cleaned("x" * 1000)) == 300
+def test_what_we_sent_is_not_quoted() -> None:
+    assert without([Secret("abcd"), Secret("e")], "abcd is not the e of abcde") == "*** is not the e of ***e"
+
+
+def test_a_refusal_is_one_short_line() -> None:
+    with pytest.raises(ProviderRefused) as caught:
+        tokens_of(
+            reply({"error": "invalid_grant", "error_description": "a\r\nb\x00c\u2028d\u202ee" + "x" * 1000}), now_s=NOW
+        )
+    assert ": a b c d ex" in str(caught.value)
+    assert len(str(caught.value)) < 400

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from emailproxy.errors import TooManyLogins
-from emailproxy.oauth.throttle import MAX_COUNTED, PER_ACCOUNT, PER_ADDRESS, Throttle
+from emailproxy.oauth.throttle import MAX_COUNTED, NEW_ACCOUNTS, PER_ACCOUNT, PER_ADDRESS, Throttle
 from tests.oauth.world import Turned
 
 
@@ -39,6 +39,21 @@ def test_an_address_that_guesses_at_many_accounts_is_slowed(throttle: Throttle, 
     throttle.check("ada", "192.0.2.2")
     turned.turn(PER_ADDRESS.refill_s)
     throttle.check("ada", "192.0.2.1")
+
+
+def test_new_accounts_of_an_address_are_slowed(throttle: Throttle, turned: Turned) -> None:
+    for _ in range(NEW_ACCOUNTS.burst):
+        throttle.begin("192.0.2.1")
+        throttle.begin("")  # the command line has no address, and no limit
+    with pytest.raises(TooManyLogins, match="too many new accounts from this address; try again in 2 s"):
+        throttle.begin("192.0.2.1")
+    throttle.begin("192.0.2.2")
+    throttle.check("ada", "192.0.2.1")
+    turned.turn(NEW_ACCOUNTS.refill_s - 0.3)
+    with pytest.raises(TooManyLogins, match="in 1 s"):
+        throttle.begin("192.0.2.1")
+    turned.turn(0.3)
+    throttle.begin("192.0.2.1")
 
 
 def test_what_is_remembered_is_bounded(throttle: Throttle) -> None:

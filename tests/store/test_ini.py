@@ -59,6 +59,29 @@ async def test_what_is_removed_is_gone(store: IniStore) -> None:
     assert await store.accounts() == [EVE]
 
 
+async def test_a_record_knows_whether_its_file_is_still_the_same(store: IniStore, state: Path) -> None:
+    saved = await store.save(record(ADA))
+    loaded = await store.load(ADA)
+    assert loaded is not None
+    assert store.is_current(saved)
+    assert store.is_current(loaded)
+    other = IniStore(state)
+    again = await other.save(loaded)  # the same content, in a new file
+    assert other.is_current(again)
+    assert store.is_current(again)
+    assert not store.is_current(saved)
+    await other.remove(ADA)
+    assert not store.is_current(again)
+    other.close()
+
+
+async def test_a_disk_that_fails_changes_no_record(store: IniStore, state: Path) -> None:
+    saved = await store.save(record(ADA))
+    (state / "accounts").rename(state / "away")
+    (state / "accounts").symlink_to("accounts")  # ELOOP
+    assert store.is_current(saved)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.text(st.characters(exclude_categories=("Cc",)), min_size=1, max_size=250))
 def test_any_name_keeps_its_record(name: str) -> None:

@@ -14,6 +14,7 @@ from emailproxy.secret import Secret
 from emailproxy.store import pending as module
 from emailproxy.store import sealing
 from emailproxy.store.base import PendingStore
+from emailproxy.store.folder import StateFolder
 from emailproxy.store.ini import IniStore
 from emailproxy.store.pending import IniPendingStore
 from tests.store.samples import NOW, PASSWORD, pending
@@ -37,7 +38,7 @@ def clock() -> Clock:
 @pytest.fixture
 def consents(state: Path, clock: Clock) -> Iterator[IniPendingStore]:
     store = IniPendingStore(state, now=clock)
-    store.prepare()
+    StateFolder(state).prepare(NOW)
     yield store
     store.close()
 

@@ -322,15 +322,6 @@ def test_several_passwords_of_an_account_are_warm() -> None:
     assert [warm.find(ADA, box, Secret(password)) for password in "abcd"] == [key, key, key, None]
 
 
-def test_what_is_forgotten_is_cold() -> None:
-    box, key = made()
-    warm = WarmCache()
-    warm.remember(ADA, box, PASSWORD, key)
-    warm.forget("ADA@example.org")
-    warm.forget("nobody@example.org")
-    assert warm.find(ADA, box, PASSWORD) is None
-
-
 def test_the_account_used_longest_ago_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sealing, "MAX_WARM_ACCOUNTS", 2)
     box, key = made()
