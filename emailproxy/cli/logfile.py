@@ -6,57 +6,139 @@ import logging
 import logging.handlers
 import os
 import queue
+import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 from emailproxy.config.model import MIB
 from emailproxy.errors import ServiceError
+from emailproxy.store.files import as_root
 
 LINE = "%(asctime)s %(levelname)s %(message)s"
+SHOWN = "emailproxy: %(message)s"
 PRIVATE = 0o600
-UNPRINTABLE = dict.fromkeys((*range(32), 127, 133, 8232, 8233), "?")
+PRIVATE_FOLDER = 0o700
+READABLE_BY_OTHERS = 0o004
+# C0, DEL, C1, and what Unicode ends lines with: none may end a line, or speak to a terminal
+UNPRINTABLE = dict.fromkeys((*range(32), *range(127, 160), 0x2028, 0x2029), "?")
+# Neither follow a link that the service's user put there for root, nor wait where it is a FIFO.
+CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+SAID_OTHERWISE = ("Please visit", "the sign-in of")  # how records begin that the command itself puts in its own words
 
 
 class OneLine(logging.Formatter):
     """One record, one line: no message can forge another. Tracebacks follow indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.exc_text = None  # another handler's, which is not indented
+        return super().format(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = record.message.translate(UNPRINTABLE)
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:
-        return "\n".join(f"    {line}" for line in super().formatException(ei).splitlines())
+        return "\n".join(f"    {line.translate(UNPRINTABLE)}" for line in super().formatException(ei).split("\n"))
+
+
+class Briefly(logging.Filter):
+    """Each kind of record once, but for those that the command itself puts in its own words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = str(record.msg)
+        if kind.startswith(SAID_OTHERWISE) or kind in self._shown:
+            return False
+        self._shown.add(kind)
+        return True
 
 
 class PrivateRotatingFile(logging.handlers.RotatingFileHandler):
     """Rotates by size. Its files are 0600 from the first octet: consent URLs are in them."""
 
+    flags = 0
+    complained = False
+
     def _open(self) -> TextIOWrapper:
-        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE)
-        return open(descriptor, "a", encoding="utf-8", errors="backslashreplace")
+        return _opened(self.baseFilename, self.flags)
+
+    def doRollover(self) -> None:
+        """Goes on in the same file where it cannot be moved away."""
+        try:
+            super().doRollover()
+        except OSError:
+            self._complain()
+            self.stream = self._open()
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A full disk: what is lost here is on standard error, and no traceback a record comes with it."""
+        self._complain()
+
+    def close(self) -> None:
+        """Ends, though a full disk may not take the last record."""
+        try:
+            super().close()
+        except OSError:
+            self._complain()
+
+    def _complain(self) -> None:
+        """Says once why the file cannot be written."""
+        if not self.complained:
+            self.complained = True
+            with suppress(OSError, ValueError):
+                sys.stderr.write(f"emailproxy: the log file {self.baseFilename} is incomplete: {sys.exc_info()[1]}\n")
+
+
+class AppendedFile(PrivateRotatingFile):
+    """The server's log, for another command: that one rotates nothing."""
+
+    flags = CAREFUL
+
+
+def _opened(path: str, flags: int) -> TextIOWrapper:
+    """The log, to append to; a new one that root makes belongs to who owns its folder, so that the service can go on.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    appending = os.O_WRONLY | os.O_APPEND | os.O_CREAT | flags
+    try:
+        descriptor = os.open(path, appending | os.O_EXCL, PRIVATE)
+    except FileExistsError:
+        descriptor = os.open(path, appending, PRIVATE)
+    else:
+        if as_root():
+            owner = os.stat(os.path.dirname(path) or os.curdir)
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    return open(descriptor, "a", encoding="utf-8", errors="backslashreplace")
 
 
 class Log:
-    """A running log. Records pass a queue, so that no disk ever holds the event loop."""
+    """A running log. Records pass a queue, so that no disk ever holds the event loop.
+
+    What libraries warn of is in it, too.
+    """
 
     def __init__(self, handlers: list[logging.Handler], level: int) -> None:
         records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
-        self._logger = logging.getLogger("emailproxy")
         self._handler = logging.handlers.QueueHandler(records)
+        self._handler.setFormatter(OneLine(LINE))  # here, as the handler hands on whole texts
         self._listener = logging.handlers.QueueListener(records, *handlers)
         self._handlers = handlers
-        self._logger.setLevel(level)
-        self._logger.propagate = False
-        self._logger.addHandler(self._handler)
+        logging.getLogger("emailproxy").setLevel(level)
+        logging.getLogger().addHandler(self._handler)
         self._listener.start()
 
     def close(self) -> None:
         """Writes out what waits."""
-        self._logger.removeHandler(self._handler)
+        logging.getLogger().removeHandler(self._handler)
         self._listener.stop()
         for handler in self._handlers:
             handler.close()
@@ -69,27 +151,35 @@ def start(path: Path, *, size_mib: int, files: int, debug: bool = False) -> Log:
         ServiceError: the file cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
         to_file = PrivateRotatingFile(path, maxBytes=size_mib * MIB, backupCount=files)
     except OSError as error:
         raise ServiceError(f"the log file {path} cannot be written: {error.strerror}; set log_file") from None
-    handlers: list[logging.Handler] = [to_file, logging.StreamHandler(sys.stderr)]
-    for handler in handlers:
-        handler.setFormatter(OneLine(LINE))
-    return Log(handlers, logging.DEBUG if debug else logging.INFO)
+    log = Log([to_file, logging.StreamHandler(sys.stderr)], logging.DEBUG if debug else logging.INFO)
+    mode = path.stat().st_mode
+    if os.name == "posix" and stat.S_ISREG(mode) and mode & READABLE_BY_OTHERS:
+        logging.getLogger("emailproxy").warning(
+            "every user of this machine can read the sign-in URLs in %s; run 'chmod 600 %s'", path, path
+        )
+    return log
 
 
 @contextmanager
 def appended(path: Path) -> Iterator[None]:
-    """Adds what another command logs to the server's log; it rotates nothing."""
-    try:
-        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    except OSError:  # another user's log: the command's own output has to do
-        yield
-        return
-    handler.setFormatter(OneLine(LINE))
-    log = Log([handler], logging.INFO)
+    """Adds what another command logs to the server's log, and shows its warnings; it rotates nothing."""
+    shown = logging.StreamHandler(sys.stderr)
+    shown.setLevel(logging.WARNING)
+    shown.setFormatter(OneLine(SHOWN))
+    shown.addFilter(Briefly())
+    handlers: list[logging.Handler] = []
+    # Where it is another user's log, the command's own output has to do.
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
+        handlers.append(AppendedFile(path))
+    log = Log(handlers, logging.INFO)
+    logging.getLogger().addHandler(shown)
     try:
         yield
     finally:
+        logging.getLogger().removeHandler(shown)
         log.close()

@@ -58,9 +58,6 @@ class LazyGroup(click.Group):
         except EmailProxyError as error:
             _complain(error)
             sys.exit(EXIT_FAILED)
-        except BrokenPipeError:
-            sys.stderr.close()
-            sys.exit(EXIT_FAILED)
 
 
 def _complain(error: EmailProxyError) -> None:

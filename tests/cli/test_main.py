@@ -1,0 +1,77 @@
+"""The command line as a whole: help, version, errors, and what they cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from emailproxy import __version__
+from emailproxy.cli.main import COMMANDS
+from tests.cli.site import ended
+from tests.e2e.harness.proxy import COMMAND
+
+HEAVY = ("aiohttp", "msal", "google.auth", "google.oauth2", "uvloop", "aiosmtpd", "rich")
+HELP = [
+    ["--help"],
+    ["-h"],
+    *([name, "--help"] for name in COMMANDS),
+    *(["accounts", x, "-h"] for x in ("list", "remove")),
+]
+
+
+@pytest.mark.parametrize("arguments", [*HELP, ["--version"]], ids=" ".join)
+async def test_help_works_and_imports_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:
+    program = (
+        "import atexit, json, sys\n"
+        f"atexit.register(lambda: print(json.dumps(sorted(set({HEAVY!r}) & set(sys.modules)))))\n"
+        f"sys.argv = ['emailproxy', *{arguments!r}]\n"
+        "from emailproxy.cli.main import main\n"
+        "main()\n"
+    )
+    shown = await ended(sys.executable, "-c", program, cwd=tmp_path)
+    assert shown.code == 0, shown
+    assert shown.err == ""
+    *text, imported = shown.out.splitlines()
+    assert json.loads(imported) == []
+    assert text[0] == (f"emailproxy, version {__version__}" if arguments == ["--version"] else text[0])
+    assert arguments == ["--version"] or text[0].startswith("Usage: emailproxy")
+
+
+async def test_the_help_names_every_command(tmp_path: Path) -> None:
+    shown = await ended(*COMMAND, "--help", cwd=tmp_path)
+    for name in ("serve", "register", "authorize", "logs", "accounts", "demo"):
+        assert f"\n  {name} " in shown.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["server"], "No such command 'server'"),
+        (["serve", "--deamon"], "No such option"),
+        (["logs", "-n", "many"], "'many' is not a valid integer"),
+        (["logs", "-n", "-1"], "-1 is not in the range"),
+        (["logs", "-f", "--consent"], "does not go with --follow"),
+        (["authorize"], "Missing argument 'ACCOUNT'"),
+        (["accounts", "forget"], "No such command 'forget'"),
+        (["serve", "--config", "."], "is a directory"),
+    ],
+)
+async def test_wrong_usage_says_so_and_exits_with_2(tmp_path: Path, arguments: list[str], words: str) -> None:
+    shown = await ended(*COMMAND, *arguments, cwd=tmp_path)
+    assert (shown.code, shown.out) == (2, "")
+    assert words in shown.err
+    assert "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize("command", [["serve"], ["authorize", "ada@example.org"]], ids=" ".join)
+@pytest.mark.skipif(os.path.exists("/etc/emailproxy/emailproxy.ini"), reason="this machine has a configuration")
+async def test_without_a_configuration_the_mend_is_register(tmp_path: Path, command: list[str]) -> None:
+    shown = await ended(*COMMAND, *command, cwd=tmp_path)
+    assert shown.code == 78
+    [line] = shown.complaints
+    assert "there is no configuration file" in line
+    assert "emailproxy register" in line
