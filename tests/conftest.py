@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 
 import pytest
 
 
 def pytest_configure() -> None:
-    """Debian keeps servers where only root's PATH looks."""
+    """Debian keeps servers where only root's PATH looks; and who starts us in the background may ignore Ctrl-C.
+
+    What ignores it hands that on to its children, and tests press Ctrl-C.
+    """
     os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
