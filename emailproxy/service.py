@@ -24,7 +24,7 @@ from emailproxy.store.pending import IniPendingStore
 
 log = logging.getLogger("emailproxy")
 
-STOP_S = 3.0  # for sessions to end by themselves; a service manager sees the end within 5 s
+STOP_S = 2.0  # for sessions to end by themselves; with what follows, a service manager sees the end within 5 s
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -125,7 +125,7 @@ class Service:
         await authority.broker.resume()
 
     async def stop(self) -> None:
-        """Stops accepting, tells the clients, gives sessions 3 s, and closes everything."""
+        """Stops accepting, tells the clients, gives sessions 2 s, and closes everything."""
         try:
             async with asyncio.timeout(STOP_S):
                 await asyncio.gather(*(listener.close() for listener in self._listeners.values()))

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -193,18 +191,6 @@ async def approve(url: str) -> str:
             return await reply.text()
         async with session.post(reply.url, data={"decision": "approve"}) as approved:
             return await approved.text()
-
-
-@contextlib.contextmanager
-def notifications() -> Iterator[socket.socket]:
-    """A service manager's socket (sd_notify(3)); its path is short, as a socket's must be."""
-    with (
-        tempfile.TemporaryDirectory(prefix="notify-") as folder,
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified,
-    ):
-        notified.bind(f"{folder}/socket")
-        notified.setblocking(False)
-        yield notified
 
 
 def another_user(uid: int, *arguments: str | Path) -> tuple[str, ...]:

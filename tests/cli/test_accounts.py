@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from emailproxy.config import ini
+from emailproxy.secret import Secret
 from emailproxy.service import Authority
 from emailproxy.store.ini import IniStore
 from emailproxy.store.pending import IniPendingStore
-from tests.cli.site import ADA, BOB, PASSWORD, ROBOT, ROOT_ONLY, SERVICE, Site, another_user, ended
+from tests.cli.site import ADA, BOB, PASSWORD, ROBOT, ROOT_ONLY, SERVICE, Site, another_user, approve, ended
 from tests.e2e.harness.proxy import COMMAND
 from tests.fakes.provider import refusal
 from tests.store.samples import pending, record
@@ -110,9 +111,6 @@ async def test_an_account_goes_from_pending_to_live_to_needing_a_sign_in(site: S
 
     async with Authority(ini.load(site.config)) as authority:
         assert await states() == {}
-        from emailproxy.secret import Secret
-        from tests.cli.site import approve
-
         waiting = await authority.broker.sign_in(ADA, Secret(PASSWORD))
         assert waiting is not None
         assert await states() == {ADA.casefold(): "consent pending"}

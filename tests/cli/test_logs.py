@@ -129,6 +129,15 @@ async def test_a_pipe_that_closes_is_no_traceback(tmp_path: Path, flags: str) ->
     assert len(shown.out.splitlines()) == 1
 
 
+async def test_a_terminal_that_lacks_a_character_shows_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "emailproxy.log"
+    with logging_to(path):
+        log.info("costs 5 €")
+    command = (*COMMAND, "logs", "--log-file", path)
+    shown = await ended(*command, cwd=tmp_path, env={"PYTHONIOENCODING": "iso-8859-1"})
+    assert (shown.code, messages(shown.out)) == (0, ["costs 5 \\u20ac"])
+
+
 # ---- following
 
 
@@ -182,6 +191,21 @@ async def test_following_begins_anew_where_the_log_was_cut(tmp_path: Path) -> No
         path.write_text("new\n")  # what logrotate's copytruncate leaves
         await program.printed("new\n")
     assert program.output == "a long first line\nnew\n"
+
+
+def test_what_is_written_between_a_look_and_the_rotation_is_not_lost(tmp_path: Path) -> None:
+    path, rotated = tmp_path / "emailproxy.log", tmp_path / "emailproxy.log.1"
+    path.write_text("one\n")
+    seen = tail.follow(path, 10)
+    assert next(seen) == "one"
+    path.write_text("one\ntwo\n")
+    assert next(seen) == "two"
+    # It has looked, and has not yet noticed any rotation.
+    path.write_text("one\ntwo\nthree\n")
+    path.rename(rotated)
+    path.write_text("four\n")
+    assert [next(seen), next(seen)] == ["three", "four"]
+    seen.close()
 
 
 def test_nothing_is_read_twice_or_left_out_when_it_rotates_while_it_is_opened(

@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,9 +16,9 @@ from emailproxy.demo.certificates import Authority
 from emailproxy.demo.imap import ImapServer
 from emailproxy.demo.mailbox import Mailboxes
 from tests.cli.records import messages
-from tests.cli.site import ADA, PASSWORD, ROBOT, ROOT_ONLY, SERVICE, Ended, Site, another_user, ended, notifications
+from tests.cli.site import ADA, PASSWORD, ROBOT, Site
 from tests.e2e.harness.ports import free_ports
-from tests.e2e.harness.proxy import CHECKOUT, COMMAND, STOP_S, Program, Proxy
+from tests.e2e.harness.proxy import CHECKOUT, COMMAND, STOP_S, Program, Proxy, notifications
 from tests.fakes.provider import Hang
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -178,6 +177,36 @@ async def test_the_log_goes_to_the_file_and_to_standard_error_alike(site: Site) 
     assert said[2:] == ["ready", "stopping", "stopped"]
 
 
+async def test_a_configuration_that_all_can_read_is_a_warning(site: Site) -> None:
+    site.config.chmod(0o644)
+    async with site.serving():
+        pass
+    assert f"chmod 600 {site.config}" in site.log
+
+
+async def test_the_command_needs_no_terminal_and_no_home(site: Site) -> None:
+    command = (*COMMAND, "serve", "--config", site.config)
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env={"PYTHONPATH": str(CHECKOUT)},
+        cwd="/",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    program = Program(process)
+    try:
+        assert process.stderr is not None
+        async with asyncio.timeout(20):
+            while not (await process.stderr.readline()).endswith(b"ready\n"):
+                pass
+        assert await program.stop() == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
 # ---- why it does not start
 
 
@@ -322,124 +351,3 @@ async def test_a_fault_of_its_own_is_logged_and_exits_with_1(site: Site) -> None
     assert " ERROR emailproxy cannot go on" in first
     assert traceback[-1] == "    ZeroDivisionError: by nought"
     assert failed.err == site.log
-
-
-# ---- root and other users
-
-
-@pytest.fixture
-async def services_site(reachable: Path) -> AsyncIterator[Site]:
-    """A site whose folders belong to the service's user."""
-    async with Site.at(reachable) as site:
-        for folder in (site.state, site.log_file.parent):
-            folder.mkdir(0o700)
-            os.chown(folder, SERVICE, SERVICE)
-        os.chown(site.config, SERVICE, SERVICE)
-        yield site
-
-
-async def as_the_service(site: Site, *arguments: str) -> Ended:
-    return await ended(*another_user(SERVICE, *arguments, "--config", site.config), cwd=site.folder)
-
-
-@ROOT_ONLY
-async def test_a_server_that_root_runs_leaves_the_files_to_their_user(services_site: Site) -> None:
-    site = services_site
-    async with site.serving() as proxy:
-        _, writer = await said(site.imap, f'a LOGIN {ADA} "{PASSWORD}"')
-        await proxy.consent_url(ADA)
-        writer.close()
-    made = [*site.state.rglob("*"), site.log_file]
-    assert len([path for path in made if path.parent.name == "pending"]) == 1
-    assert {path.stat().st_uid for path in made} == {SERVICE}
-    waiting = await as_the_service(site, "logs", "--consent")
-    assert (waiting.code, waiting.err) == (3, "")
-    assert waiting.out.startswith(site.provider.permission_url)
-
-
-@ROOT_ONLY
-async def test_the_service_runs_without_privileges_and_root_reads_its_log(services_site: Site) -> None:
-    site = services_site
-    command = another_user(SERVICE, "serve", "--config", site.config)
-    with notifications() as notified:
-        for place in (Path(notified.getsockname()), Path(notified.getsockname()).parent):
-            os.chown(place, SERVICE, SERVICE)
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            env={"PATH": os.environ["PATH"], "HOME": str(site.folder), "PYTHONPATH": str(CHECKOUT)}
-            | {"NOTIFY_SOCKET": notified.getsockname()},
-            cwd=site.folder,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        program = Program(process)
-        try:
-            async with asyncio.timeout(20):
-                assert await asyncio.get_running_loop().sock_recv(notified, 100) == b"READY=1"
-            shown = await site.run("logs", "-n", "1")
-            assert (shown.code, messages(shown.out)) == (0, ["ready"])
-            assert (await site.run("accounts", "list", "--json")).out == "[]\n"
-            assert await program.stop() == 0
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.communicate()
-
-
-@ROOT_ONLY
-@pytest.mark.parametrize(
-    ("what", "words"),
-    [
-        ("log", "cannot be written: Permission denied; set log_file"),
-        ("state", "belongs to another user"),
-        ("emailproxy.ini", "cannot be read: Permission denied"),
-    ],
-)
-async def test_what_belongs_to_another_user_is_one_clear_line(services_site: Site, what: str, words: str) -> None:
-    os.chown(services_site.folder / what, 0, 0)
-    failed = await as_the_service(services_site, "serve")
-    assert failed.code == (78 if what == "emailproxy.ini" else 1)
-    [line] = failed.complaints
-    assert words in line
-
-
-@ROOT_ONLY
-async def test_a_privileged_port_is_one_clear_line(services_site: Site) -> None:
-    unprivileged = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-    if int(unprivileged.read_text()) < 144:
-        pytest.skip("this machine lets everybody listen there")
-    local = {"server_address": "localhost", "server_port": 993, "local_address": "127.0.0.1"}
-    services_site.configure(**{"IMAP-143": local})
-    failed = await as_the_service(services_site, "serve")
-    assert failed.code == 1
-    [line] = failed.complaints
-    assert "not permitted; choose a port of 1024 or above" in line
-
-
-async def test_a_configuration_that_all_can_read_is_a_warning(site: Site) -> None:
-    site.config.chmod(0o644)
-    async with site.serving():
-        pass
-    assert f"chmod 600 {site.config}" in site.log
-
-
-async def test_the_command_needs_no_terminal_and_no_home(site: Site) -> None:
-    command = (*COMMAND, "serve", "--config", site.config)
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        env={"PYTHONPATH": str(CHECKOUT)},
-        cwd="/",
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    program = Program(process)
-    try:
-        assert process.stderr is not None
-        async with asyncio.timeout(20):
-            while not (await process.stderr.readline()).endswith(b"ready\n"):
-                pass
-        assert await program.stop() == 0
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.communicate()

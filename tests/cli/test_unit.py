@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from emailproxy.cli import unit
-from tests.cli.site import PASSWORD, ROBOT, Ended, Site, ended, notifications
-from tests.e2e.harness.proxy import COMMAND, Program, environment
+from tests.cli.site import PASSWORD, ROBOT, Ended, Site, ended
+from tests.e2e.harness.proxy import COMMAND, Program, environment, notifications
 
 EXPOSURE = 20  # tenths: at most 2.0 of 10
 

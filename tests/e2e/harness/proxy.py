@@ -148,7 +148,7 @@ async def serve(
     *arguments: str | Path, log_file: Path, home: Path, env: Mapping[str, str] | None = None
 ) -> AsyncIterator[Proxy]:
     """Runs `emailproxy serve` in the folder `home`, and yields it when it says READY=1 (sd_notify(3))."""
-    with _notifications() as notified:
+    with notifications() as notified:
         notify = {"NOTIFY_SOCKET": notified.getsockname()}
         async with running("serve", *arguments, home=home, env=notify | dict(env or {}), kind=Proxy) as proxy:
             proxy.log_file = log_file
@@ -158,7 +158,8 @@ async def serve(
 
 
 @contextlib.contextmanager
-def _notifications() -> Iterator[socket.socket]:
+def notifications() -> Iterator[socket.socket]:
+    """A service manager's socket (sd_notify(3)); its path is short, as a socket's must be."""
     with (
         tempfile.TemporaryDirectory(prefix="notify-") as folder,
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified,

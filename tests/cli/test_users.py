@@ -1,0 +1,101 @@
+"""`emailproxy serve` as root, as the service's own user, and among files of others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.records import messages
+from tests.cli.site import ADA, PASSWORD, ROOT_ONLY, SERVICE, Ended, Site, another_user, ended
+from tests.e2e.harness.proxy import Program, environment, notifications
+
+pytestmark = ROOT_ONLY
+
+
+@pytest.fixture
+async def services_site(reachable: Path) -> AsyncIterator[Site]:
+    """A site whose folders belong to the service's user."""
+    async with Site.at(reachable) as site:
+        for folder in (site.state, site.log_file.parent):
+            folder.mkdir(0o700)
+            os.chown(folder, SERVICE, SERVICE)
+        os.chown(site.config, SERVICE, SERVICE)
+        yield site
+
+
+async def as_the_service(site: Site, *arguments: str) -> Ended:
+    return await ended(*another_user(SERVICE, *arguments, "--config", site.config), cwd=site.folder)
+
+
+async def test_a_server_that_root_runs_leaves_the_files_to_their_user(services_site: Site) -> None:
+    site = services_site
+    async with site.serving() as proxy:
+        _, writer = await asyncio.open_connection("127.0.0.1", site.imap)
+        writer.write(f'a LOGIN {ADA} "{PASSWORD}"\r\n'.encode())
+        await proxy.consent_url(ADA)
+        writer.close()
+    made = [*site.state.rglob("*"), site.log_file]
+    assert len([path for path in made if path.parent.name == "pending"]) == 1
+    assert {path.stat().st_uid for path in made} == {SERVICE}
+    waiting = await as_the_service(site, "logs", "--consent")
+    assert (waiting.code, waiting.err) == (3, "")
+    assert waiting.out.startswith(site.provider.permission_url)
+
+
+async def test_the_service_runs_without_privileges_and_root_reads_its_log(services_site: Site) -> None:
+    site = services_site
+    command = another_user(SERVICE, "serve", "--config", site.config)
+    with notifications() as notified:
+        for place in (Path(notified.getsockname()), Path(notified.getsockname()).parent):
+            os.chown(place, SERVICE, SERVICE)
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            env=environment(site.folder) | {"NOTIFY_SOCKET": notified.getsockname()},
+            cwd=site.folder,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        program = Program(process)
+        try:
+            async with asyncio.timeout(20):
+                assert await asyncio.get_running_loop().sock_recv(notified, 100) == b"READY=1"
+            shown = await site.run("logs", "-n", "1")
+            assert (shown.code, messages(shown.out)) == (0, ["ready"])
+            assert (await site.run("accounts", "list", "--json")).out == "[]\n"
+            assert await program.stop() == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("log", "cannot be written: Permission denied; set log_file"),
+        ("state", "belongs to another user"),
+        ("emailproxy.ini", "cannot be read: Permission denied"),
+    ],
+)
+async def test_what_belongs_to_another_user_is_one_clear_line(services_site: Site, what: str, words: str) -> None:
+    os.chown(services_site.folder / what, 0, 0)
+    failed = await as_the_service(services_site, "serve")
+    assert failed.code == (78 if what == "emailproxy.ini" else 1)
+    [line] = failed.complaints
+    assert words in line
+
+
+async def test_a_privileged_port_is_one_clear_line(services_site: Site) -> None:
+    unprivileged = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+    if int(unprivileged.read_text()) < 144:
+        pytest.skip("this machine lets everybody listen there")
+    local = {"server_address": "localhost", "server_port": 993, "local_address": "127.0.0.1"}
+    services_site.configure(**{"IMAP-143": local})
+    failed = await as_the_service(services_site, "serve")
+    assert failed.code == 1
+    [line] = failed.complaints
+    assert "not permitted; choose a port of 1024 or above" in line
