@@ -90,7 +90,7 @@ class ProtocolError(EmailProxyError):
 
 
 class Kind(Enum):
-    """Why a login does not go ahead, as far as a client can tell (design section 6)."""
+    """Why a login does not go ahead, as far as a client can tell; each protocol has a code for it."""
 
     WRONG_LOGIN = "wrong login"
     CONSENT_NEEDED = "consent needed"

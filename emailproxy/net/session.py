@@ -225,7 +225,8 @@ class Session:
         return ev.TlsStarted(ev.Side.SERVER)
 
     async def _handshake(self, pipe: ServerPipe) -> None:
-        """TLS over a plain connection, the raw transport kept: see FACTS on uvloop's buffers."""
+        """TLS over a plain connection, whose transport `Wire` keeps: uvloop drops what a paused TLS reader has buffered
+        when the peer closes, unless the raw transport is paused with it."""
         wire, host = pipe.wire, self._upstream.server.server_address
         assert wire is not None
         pipe.in_handshake = True

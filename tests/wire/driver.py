@@ -171,7 +171,7 @@ def _heard(data: bytes) -> list[ev.Event]:
 
 GREETING = {"IMAP": b"* OK hello\r\n", "POP3": b"+OK hello\r\n", "SMTP": b"220 hello\r\n"}
 CODES = {
-    # design section 6: IMAP, POP3, SMTP
+    # IMAP, POP3, SMTP
     Kind.WRONG_LOGIN: (b"a1 NO [AUTHENTICATIONFAILED] ", b"-ERR [AUTH] ", b"535 5.7.8 "),
     Kind.CONSENT_NEEDED: (b"a1 NO [UNAVAILABLE] ", b"-ERR [SYS/TEMP] ", b"454 4.7.0 "),
     Kind.UNAVAILABLE: (b"a1 NO [UNAVAILABLE] ", b"-ERR [SYS/TEMP] ", b"454 4.7.0 "),
