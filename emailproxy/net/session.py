@@ -82,7 +82,7 @@ class Session:
         self._upstream = upstream
         self._visit = visit
         self._on_end = on_end
-        self._dialogue = DIALOGUES[visit.protocol](upstream.terms)
+        self._dialogue: ev.LoginDialogue = DIALOGUES[visit.protocol](upstream.terms)
         self._tasks: set[asyncio.Task[None]] = set()
         self._client = ClientPipe(self)
         self._server: ServerPipe | None = None

@@ -29,6 +29,8 @@ class Dialogue(ServerSide):
     bad_command_limit: ClassVar[int] = 3
     carries_response: ClassVar[re.Pattern[bytes]]
     """How a command begins that a SASL response may follow on the same line."""
+    continuation: ClassVar[bytes] = b"+ "
+    """What asks the client for its next SASL response; the space is needed."""
     too_many_ends: ClassVar[bool] = False
     """Whether the reply to `Kind.TOO_MANY` ends the connection."""
 
@@ -155,6 +157,11 @@ class Dialogue(ServerSide):
         self._emit(ev.Hangup(reason))
         self._over = True
 
+    def _refuse(self, error: LoginRefused) -> None:
+        """Tells client and log; the client may try again."""
+        self._emit(ev.Refused(self._login, error))
+        self._say(self._refusal(error))
+
     def _part(self, text: str, reason: str) -> None:
         """Ends the connection for a reason of our own."""
         if self._login is not None:
@@ -212,6 +219,11 @@ class Dialogue(ServerSide):
         wide = self.carries_response.match(self._client.starts(COMMAND_ROOM))
         return MAX_SASL_RESPONSE + COMMAND_ROOM if wide else MAX_LINE
 
+    def _ask_client(self, prompt: bytes) -> Steps[bytes]:
+        """A SASL challenge; returns the client's response."""
+        self._say(self.continuation + prompt + b"\r\n")
+        return (yield from self._client_line(MAX_SASL_RESPONSE))
+
     def _client_octets(self, count: int) -> Steps[bytes]:
         while (octets := self._client.take(count)) is None:
             yield
@@ -226,8 +238,7 @@ class Dialogue(ServerSide):
         try:
             yield from self._try_to_log_in(login)
         except LoginRefused as error:
-            self._emit(ev.Refused(login, error))
-            self._say(self._refusal(error))
+            self._refuse(error)
             if self.too_many_ends and error.kind is Kind.TOO_MANY:
                 self._hang_up(str(error))
         self._login = None

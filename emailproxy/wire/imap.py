@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from emailproxy.errors import Kind, LoginRefused, ProtocolError, one_line
+from emailproxy.errors import Kind, LoginRefused, ProtocolError
 from emailproxy.wire import events as ev
 from emailproxy.wire import sasl
 from emailproxy.wire.dialogue import Dialogue
-from emailproxy.wire.lines import MAX_LINE, MAX_LITERAL, MAX_SASL_RESPONSE, fit
-from emailproxy.wire.serverside import Accepted, Broken, Rejected, Steps
+from emailproxy.wire.lines import MAX_LINE, MAX_LITERAL, fit
+from emailproxy.wire.serverside import Accepted, Broken, Rejected, Steps, with_challenge, words_of
 
 MAX_COMMAND = 16_384  # octets of a command before login, its literals included
 MAX_CHALLENGES = 3  # continuations of one SASL exchange: the empty one, the failure's, one to spare
@@ -147,8 +147,7 @@ class ImapDialogue(Dialogue):
             except LiteralRefused:
                 self._bad_command(fit(self._tag + b" BAD ", "the literal is too long"))
             except LoginRefused as error:
-                self._emit(ev.Refused(None, error))
-                self._say(self._refusal(error))
+                self._refuse(error)
 
     def _command(self) -> Steps[Command]:
         """A whole command, literals asked for and read."""
@@ -245,10 +244,6 @@ class ImapDialogue(Dialogue):
             raise BadCommand(str(error)) from error
         yield from self._log_in(login)
 
-    def _ask_client(self, prompt: bytes) -> Steps[bytes]:
-        self._say(b"+ " + prompt + b"\r\n")
-        return (yield from self._client_line(MAX_SASL_RESPONSE))
-
     # ---- the server
 
     def _open(self) -> Steps[None]:
@@ -257,12 +252,12 @@ class ImapDialogue(Dialogue):
         if status.startswith(b"* PREAUTH"):
             raise Broken("the mail server says that we are logged in already (PREAUTH): not trusted", fatal=True)
         if not status.startswith(b"* OK"):
-            raise Broken(f"the mail server refuses connections: {_words(greeting)}")
+            raise Broken(f"the mail server refuses connections: {words_of(greeting)}")
         fresh = parse_capabilities(greeting)
         if self._terms.starttls:
             reply = yield from self._ask(b"STARTTLS")
             if not reply[-1].upper().startswith(b"EP OK"):
-                raise Broken(f"the mail server refuses STARTTLS: {_words(reply[-1])}")
+                raise Broken(f"the mail server refuses STARTTLS: {words_of(reply[-1])}")
             yield from self._start_tls()
             fresh = None
         if fresh is not None:
@@ -311,7 +306,7 @@ class ImapDialogue(Dialogue):
             elif line.startswith(self._tag + b" "):
                 return self._judge(line, untagged, challenge)
             elif line[:5].upper() == b"* BYE":
-                raise Broken(f"the mail server ended the connection: {_words(line)}")
+                raise Broken(f"the mail server ended the connection: {words_of(line)}")
             else:
                 untagged += line + b"\r\n"
 
@@ -320,11 +315,6 @@ class ImapDialogue(Dialogue):
         if status[:3].upper() == b"OK " or status.upper() == b"OK":
             return Accepted(untagged + line + b"\r\n")
         if NOT_NOW.search(status):
-            raise Broken(f"the mail server is not available: {_words(line)}")
-        words = one_line(f"{_words(line)} ({challenge})" if challenge else _words(line))
+            raise Broken(f"the mail server is not available: {words_of(line)}")
+        words = with_challenge(words_of(line), challenge)
         return Rejected(words, misunderstood=status[:3].upper() == b"BAD")
-
-
-def _words(line: bytes) -> str:
-    """What a server says, without its tag."""
-    return one_line(line.partition(b" ")[2].decode("utf-8", "replace"))

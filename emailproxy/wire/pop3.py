@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from emailproxy.errors import Kind, LoginRefused, ProtocolError, one_line
+from emailproxy.errors import Kind, LoginRefused, ProtocolError
 from emailproxy.wire import events as ev
 from emailproxy.wire import sasl
 from emailproxy.wire.dialogue import Dialogue
-from emailproxy.wire.lines import MAX_SASL_RESPONSE, fit
-from emailproxy.wire.serverside import Accepted, Broken, Rejected, Steps
+from emailproxy.wire.lines import fit
+from emailproxy.wire.serverside import Accepted, Broken, Rejected, Steps, with_challenge, words_of
 
 AUTH = re.compile(rb"AUTH ", re.IGNORECASE)
 # RFC 2449 section 8, RFC 3206: codes that say "not now"
@@ -87,8 +87,7 @@ class Pop3Dialogue(Dialogue):
             except sasl.BadResponse as error:
                 self._bad_command(fit(b"-ERR ", str(error)))
             except LoginRefused as error:
-                self._emit(ev.Refused(None, error))
-                self._say(self._refusal(error))
+                self._refuse(error)
 
     def _capa(self, rest: bytes) -> Steps[None]:
         seen = yield from self._known()
@@ -115,10 +114,6 @@ class Pop3Dialogue(Dialogue):
         login = yield from sasl.read_login(rest, self._ask_client)
         yield from self._log_in(login)
 
-    def _ask_client(self, prompt: bytes) -> Steps[bytes]:
-        self._say(b"+ " + prompt + b"\r\n")
-        return (yield from self._client_line(MAX_SASL_RESPONSE))
-
     def _stls(self, rest: bytes) -> Steps[None]:
         if self._client.starts(1):
             raise ProtocolError("octets behind STLS")
@@ -139,12 +134,12 @@ class Pop3Dialogue(Dialogue):
     def _open(self) -> Steps[None]:
         greeting = yield from self._server_line()
         if not _is_ok(greeting):
-            raise Broken(f"the mail server refuses connections: {_words(greeting)}")
+            raise Broken(f"the mail server refuses connections: {words_of(greeting)}")
         if self._terms.starttls:
             self._send(b"STLS\r\n")
             reply = yield from self._server_line()
             if not _is_ok(reply):
-                raise Broken(f"the mail server refuses STLS: {_words(reply)}")
+                raise Broken(f"the mail server refuses STLS: {words_of(reply)}")
             yield from self._start_tls()
         if self._capabilities is None:
             yield from self._ask_capabilities()
@@ -180,15 +175,10 @@ class Pop3Dialogue(Dialogue):
         if _is_ok(line):
             return Accepted(line + b"\r\n")
         if NOT_NOW.search(line):
-            raise Broken(f"the mail server is not available: {_words(line)}")
-        words = one_line(f"{_words(line)} ({challenge})" if challenge else _words(line))
+            raise Broken(f"the mail server is not available: {words_of(line)}")
+        words = with_challenge(words_of(line), challenge)
         return Rejected(words, misunderstood=len(answers) == 2)
 
 
 def _is_ok(line: bytes) -> bool:
     return line[:3].upper() == b"+OK"
-
-
-def _words(line: bytes) -> str:
-    """What a server says, without its status."""
-    return one_line(line.partition(b" ")[2].decode("utf-8", "replace"))

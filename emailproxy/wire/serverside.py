@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
-from emailproxy.errors import LoginRefused
+from emailproxy.errors import LoginRefused, one_line
 from emailproxy.wire import events as ev
 from emailproxy.wire.lines import MAX_CAPABILITY, MAX_SERVER_REPLY, LineBuffer
 
@@ -205,3 +205,13 @@ class ServerSide(ABC):
         while not condition():
             yield
         self._moved = True
+
+
+def words_of(line: bytes) -> str:
+    """What a server says behind its tag or status."""
+    return one_line(line.partition(b" ")[2].decode("utf-8", "replace"))
+
+
+def with_challenge(words: str, challenge: str) -> str:
+    """A refusal in the server's words, and what its failure challenge said, if anything."""
+    return one_line(f"{words} ({challenge})" if challenge else words)

@@ -9,8 +9,8 @@ from emailproxy.errors import Kind, LoginRefused, ProtocolError, one_line
 from emailproxy.wire import events as ev
 from emailproxy.wire import sasl
 from emailproxy.wire.dialogue import Dialogue
-from emailproxy.wire.lines import MAX_SASL_RESPONSE, fit
-from emailproxy.wire.serverside import Accepted, Broken, Rejected, Steps
+from emailproxy.wire.lines import fit
+from emailproxy.wire.serverside import Accepted, Broken, Rejected, Steps, with_challenge
 
 MAX_COMMAND = 512  # RFC 5321 section 4.5.3.1.4: octets of a command line, CRLF included
 AUTH = re.compile(rb"AUTH ", re.IGNORECASE)
@@ -45,6 +45,7 @@ class SmtpDialogue(Dialogue):
 
     bad_command_limit = 10
     carries_response = AUTH
+    continuation = b"334 "
     too_many_ends = True  # RFC 5321 section 3.8: after 421 we close
 
     def __init__(self, terms: ev.Terms) -> None:
@@ -92,8 +93,7 @@ class SmtpDialogue(Dialogue):
             except sasl.BadResponse as error:
                 self._bad_command(fit(b"501 5.5.2 ", str(error)))
             except LoginRefused as error:
-                self._emit(ev.Refused(None, error))
-                self._say(self._refusal(error))
+                self._refuse(error)
 
     def _perform(self, name: bytes, rest: bytes) -> Steps[None]:
         if name in WEB_METHODS:
@@ -128,10 +128,6 @@ class SmtpDialogue(Dialogue):
         """RFC 4954 section 4."""
         login = yield from sasl.read_login(rest, self._ask_client)
         yield from self._log_in(login)
-
-    def _ask_client(self, prompt: bytes) -> Steps[bytes]:
-        self._say(b"334 " + prompt + b"\r\n")
-        return (yield from self._client_line(MAX_SASL_RESPONSE))
 
     def _starttls(self, rest: bytes) -> Steps[None]:
         if self._client.starts(1):
@@ -223,7 +219,7 @@ class SmtpDialogue(Dialogue):
             return Accepted(reply if reply.startswith(SUCCESS) else fit(SUCCESS, "Authentication successful"))
         if code.startswith(b"4"):
             raise Broken(f"the mail server is not available: {words}")
-        return Rejected(one_line(f"{words} ({challenge})" if challenge else words))
+        return Rejected(with_challenge(words, challenge))
 
 
 def _words(lines: list[bytes]) -> str:
