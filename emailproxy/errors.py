@@ -14,6 +14,7 @@
         ├── UnknownAccount          no account section matches the user name
         ├── ConsentRequired         the account's owner must sign in at the provider first
         ├── ProviderUnavailable     the OAuth 2.0 provider does not answer sensibly; try later
+        │   └── AuthorizationPending  a device authorization waits for its person still
         ├── ProviderRefused         the provider says that our configuration is wrong
         ├── ServerUnavailable       the mail server cannot be reached, or refuses us
         ├── TokenRefused            the mail server refused the access token, a fresh one too
@@ -25,6 +26,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import ssl
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
@@ -36,6 +40,16 @@ def one_line(text: str, limit: int = MAX_FOREIGN_TEXT) -> str:
     """Somebody else's words, fit for a line that we build: no control characters, white space folded, capped."""
     folded = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return folded if len(folded) <= limit else folded[: limit - 3] + "..."
+
+
+def system_words(error: BaseException) -> str:
+    """Why the system could not do it, e.g. "Connection refused", without what libraries put around that."""
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+        if error.errno is not None and error.errno in errno.errorcode:
+            return os.strerror(error.errno)
+        if error.strerror:
+            return error.strerror
+    return type(error).__name__
 
 
 class EmailProxyError(Exception):
@@ -145,17 +159,30 @@ class ProviderUnavailable(LoginRefused):
         self.retry_after_s = retry_after_s
 
 
+class AuthorizationPending(ProviderUnavailable):
+    """The person has not entered the device's code yet (RFC 8628 section 3.5: authorization_pending, slow_down).
+
+    `slow_down` says that the interval between polls grows by five seconds from now on.
+    """
+
+    def __init__(self, message: str, *, slow_down: bool = False) -> None:
+        super().__init__(message)
+        self.slow_down = slow_down
+
+
 class ProviderRefused(LoginRefused):
     """The provider says that the request itself is wrong: client, secret, scope, or consent.
 
-    `code` is the OAuth 2.0 error code (RFC 6749 section 5.2), e.g. ``invalid_grant``.
+    `code` is the OAuth 2.0 error code (RFC 6749 section 5.2), e.g. ``invalid_grant``; `words` are the provider's own,
+    cleaned.
     """
 
     kind = Kind.MISCONFIGURED
 
-    def __init__(self, message: str, *, code: str = "") -> None:
+    def __init__(self, message: str, *, code: str = "", words: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.words = words
 
 
 class ServerUnavailable(LoginRefused):

@@ -15,10 +15,12 @@ from emailproxy.net.dial import Dialer
 from emailproxy.net.listener import Doorman, Listener, descriptor_cap
 from emailproxy.net.session import Upstream
 from emailproxy.oauth.broker import TokenBroker
+from emailproxy.oauth.commands import Commands
 from emailproxy.oauth.consent import Consents
-from emailproxy.oauth.generic import flows
-from emailproxy.oauth.http import TokenEndpoint
+from emailproxy.oauth.flows import Flows
+from emailproxy.oauth.hooks import Hooks
 from emailproxy.oauth.redirect import RedirectListener
+from emailproxy.oauth.secrets import Secrets
 from emailproxy.store.ini import IniStore
 from emailproxy.store.pending import IniPendingStore
 
@@ -48,17 +50,23 @@ class Authority:
         resolve: Callable[[str], Account] = lambda name: catchall.resolve(config, name)  # noqa: E731
         self.records = IniStore(settings.state_dir)
         self.pending = IniPendingStore(settings.state_dir)
-        self._endpoint = TokenEndpoint(ca_file=settings.ca_file)
-        grants = flows(self._endpoint)
-        self.consents = Consents(self.pending, self.records, grants, resolve)
+        commands = Commands(config.variables)
+        secrets = Secrets(commands)
+        self.flows = Flows(secrets, commands, ca_file=settings.ca_file)
+        self._hooks = Hooks(settings, commands, secrets)
+        notify = self._hooks.notify
+        self.consents = Consents(self.pending, self.records, self.flows, resolve, notify=notify)
         self.redirects = RedirectListener(self.consents)
         self.broker = TokenBroker(
             resolve,
             self.records,
             self.consents,
-            grants,
+            self.flows,
             listener=self.redirects,
             consent_wait_s=settings.consent_wait,
+            refresh_margin_s=settings.refresh_margin,
+            keep_alive_s=settings.keep_alive,
+            notify=notify,
         )
 
     async def __aenter__(self) -> Self:
@@ -73,7 +81,7 @@ class Authority:
     async def __aexit__(self, *_: object) -> None:
         await self.redirects.close()
         await self.broker.close()
-        await self._endpoint.close()
+        await asyncio.gather(self.flows.close(), self._hooks.close())
         self.pending.close()
         self.records.close()
 
@@ -122,6 +130,7 @@ class Service:
                     "%s: listening on %s:%d for %s:%d (%s)",
                     server.section, place, port, server.server_address, server.server_port, way,
                 )  # fmt: skip
+        authority.broker.start()
         await authority.broker.resume()
 
     async def stop(self) -> None:

@@ -66,5 +66,29 @@ use_venv() {
   fi
 }
 
+# use_node: brings .venv/node up to date, with what the tests' OpenID provider needs from npm, and npm's own Node.js
+# where the system's is too old for it. It is left alone while package.json and the system's Node.js are the same.
+use_node() {
+  local source=tests/e2e/harness/oidc/package.json folder=$VENV/node arguments=(--ignore-scripts) wanted
+  if ! { command -v node && command -v npm; } >/dev/null; then
+    say "There is no Node.js with npm here: tests that need oidc-provider are left out, and listed as SKIPPED."
+    return
+  fi
+  wanted=$({ node --version; cat "$source"; } | sha256sum)
+  stamped node "$wanted" && return
+  say "Installing the OpenID provider of the tests into $folder"
+  # Debian 12 has Node.js 18. The package `node` puts the program in its place by a script.
+  node -e 'process.exit(Number(parseInt(process.versions.node) < 20))' || arguments=(--ignore-scripts=false 'node@^24')
+  rm -rf "$folder"
+  mkdir "$folder"
+  cp "$source" "$folder"
+  if npm install --prefix "$folder" --no-save --no-package-lock --no-audit --no-fund --no-update-notifier \
+    --loglevel=error "${arguments[@]}" >&2; then
+    echo "$wanted" >"$VENV/stamp-node"
+  else
+    say "npm could not install it: tests that need oidc-provider are left out, and listed as SKIPPED."
+  fi
+}
+
 # stamped NAME VALUE: whether that step was last finished with that value.
 stamped() { [[ -f $VENV/stamp-$1 && $(<"$VENV/stamp-$1") == "$2" ]]; }

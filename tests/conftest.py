@@ -8,13 +8,15 @@ import signal
 
 import pytest
 
+from tests.e2e.harness.node import NODE_MODULES, PROGRAMS
+
 
 def pytest_configure() -> None:
     """Debian keeps servers where only root's PATH looks; and who starts us in the background may ignore Ctrl-C.
 
     What ignores it hands that on to its children, and tests press Ctrl-C.
     """
-    os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    os.environ["PATH"] = f"{PROGRAMS}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -33,6 +35,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _absent(item: pytest.Item) -> str:
-    """The programs that the test needs and this machine does not have."""
-    needed = {program for marker in item.iter_markers("system") for program in marker.args}
-    return ", ".join(sorted(program for program in needed if shutil.which(program) is None))
+    """The programs and npm packages that the test needs and this machine does not have."""
+    needed = {name for marker in item.iter_markers("system") for name in marker.args}
+    return ", ".join(
+        sorted(name for name in needed if shutil.which(name) is None and not (NODE_MODULES / name).is_dir())
+    )

@@ -23,9 +23,10 @@ MAY_IMPORT = {
     "oauth": {*BASE, "config", "wire", "store"},
     "net": {*BASE, "config", "wire", "store"},
     "service": {*BASE, "config", "wire", "store", "oauth", "net"},
+    "check": {*BASE, "config", "wire", "store", "oauth", "net", "service"},
     "admin": {*BASE, "config", "wire", "store", "oauth", "net", "service"},
     "demo": {*BASE, "config", "wire", "store", "oauth", "net", "service"},
-    "cli": {*BASE, "config", "wire", "store", "oauth", "net", "service", "admin", "demo"},
+    "cli": {*BASE, "config", "wire", "store", "oauth", "net", "service", "check", "admin", "demo"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -27,7 +27,12 @@ READABLE_BY_OTHERS = 0o004
 UNPRINTABLE = dict.fromkeys((*range(32), *range(127, 160), 0x2028, 0x2029), "?")
 # Neither follow a link that the service's user put there for root, nor wait where it is a FIFO.
 CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-SAID_OTHERWISE = ("Please visit", "the sign-in of")  # how records begin that the command itself puts in its own words
+SAID_OTHERWISE = (
+    "Please visit",
+    "Visit ",
+    "the sign-in of",
+    "%s login ",  # a check's
+)  # how records begin that the command itself puts in its own words
 
 
 class OneLine(logging.Formatter):

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -24,8 +25,9 @@ CONSENT = re.compile(r"Please visit the following URL to authenticate account (?
 
 @click.command()
 @click.option("-f", "--follow", is_flag=True, help="Go on as the log grows, across rotation, until Ctrl-C.")
-@click.option("-n", "--lines", type=click.IntRange(min=0), default=DEFAULT_LINES, show_default=True, help="How many.")
-@click.option("--consent", is_flag=True, help="Only the URLs that wait for a person. Exits 3 if there are some.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), default=DEFAULT_LINES, metavar="N",
+              help=f"How many of the last lines, by default {DEFAULT_LINES}.")  # fmt: skip
+@click.option("--consent", is_flag=True, help="The URLs and codes that wait for a person. Exits 3 if there are some.")
 @json_option
 @config_option
 @state_option
@@ -43,7 +45,7 @@ def logs(
 
     \b
     emailproxy logs -f            watch it
-    emailproxy logs --consent     the URLs that wait for a person, one a line
+    emailproxy logs --consent     the URLs, and device codes, that wait for a person, one a line
     """
     if consent and follow:
         raise click.UsageError("--consent prints what waits now; it does not go with --follow")
@@ -75,27 +77,46 @@ def _facts(line: str) -> dict[str, str]:
     return match.groupdict() if match else {"message": line}
 
 
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """What waits for a person."""
+
+    account: str
+    url: str
+    user_code: str = ""
+    """What to type there, for a device sign-in."""
+
+    def __str__(self) -> str:
+        return f"{self.url} (use code {self.user_code})" if self.user_code else self.url
+
+    def facts(self) -> dict[str, str]:
+        return {name: value for name, value in asdict(self).items() if value}
+
+
 def _show_consents(log_file: Path, state_dir: Path, *, as_json: bool) -> None:
     waiting = asyncio.run(_waiting(log_file, state_dir))
-    for account, url in waiting.items():
-        click.echo(json.dumps({"account": account, "url": url}) if as_json else url)
+    for visit in waiting:
+        click.echo(json.dumps(visit.facts()) if as_json else str(visit))
     if waiting:
         sys.exit(EXIT_NEEDS_PERSON)
 
 
-async def _waiting(log_file: Path, state_dir: Path) -> dict[str, str]:
-    """The URLs in the log whose consent is still pending, by account, the newest of each."""
+async def _waiting(log_file: Path, state_dir: Path) -> list[Visit]:
+    """The URLs in the log whose consent is still pending, the newest of each account; then the device sign-ins."""
     pending = IniPendingStore(state_dir)
-    found: dict[str, str] = {}
+    found: dict[str, Visit] = {}
+    seen: set[str] = set()
     try:
         for line in tail.lines(log_file):
             record = RECORD.fullmatch(line)
             match = CONSENT.fullmatch(record["message"]) if record else None
-            if match is None or match["url"] in found.values():
+            if match is None or match["url"] in seen:
                 continue
             state = parse_qs(urlsplit(match["url"]).query).get("state", [""])[0]
             if state and await pending.by_state(state) is not None:
-                found[match["account"]] = match["url"]
+                seen.add(match["url"])
+                found[match["account"]] = Visit(match["account"], match["url"])
+        devices = [one for one in await pending.waiting() if one.user_code]
+        return [*found.values(), *(Visit(one.display_name, one.device_url, one.user_code) for one in devices)]
     finally:
         pending.close()
-    return found

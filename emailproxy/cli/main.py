@@ -17,9 +17,10 @@ EXIT_FAILED, EXIT_NEEDS_PERSON, EXIT_CONFIG = 1, 3, 78  # 78: sysexits' EX_CONFI
 COMMANDS = {
     "serve": "Run the proxy: headless, in the foreground.",
     "register": "Write or extend the configuration; asks when run bare on a terminal.",
-    "authorize": "Sign an account in now, with no mail client involved.",
+    "authorize": "Sign an account in now, with no mail program involved.",
     "logs": "Show the server's log; --consent lists what waits for a person.",
-    "accounts": "List the accounts that have tokens, or remove one.",
+    "check": "Try every link of the chain, from the configuration to a real login; --json for monitoring.",
+    "accounts": "List the accounts, with their state and last error; or make one forgotten.",
     "demo": "Try everything on this machine: an embedded provider and mailbox behind the real proxy.",
 }
 EPILOG = """\b
@@ -27,6 +28,7 @@ Start here:
   emailproxy demo                see it work, nothing to configure
   emailproxy register            write the configuration
   emailproxy serve               run the proxy
+  emailproxy authorize ACCOUNT   sign an account in, and check that all works
   emailproxy logs --consent      the URLs that wait for a person
 
 \b

@@ -6,13 +6,15 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from emailproxy.config import catchall, edit, ini
+from emailproxy.config import catchall, edit, grants, ini
 from emailproxy.config.draft import Draft, Wishes
 from emailproxy.config.hosts import host_and_port
-from emailproxy.config.model import FlowName, MailProtocol, Server
+from emailproxy.config.model import Account, FlowName, MailProtocol, Server
 
 SAMPLE_DOMAIN = "example.com"
 LOCAL_PASSWORD = "any password: the first one you use becomes the local password"  # noqa: S105 - advice
+
+OWN_PASSWORD = "the mailbox's own password, which the provider checks"  # noqa: S105 - advice
 
 
 def facts(path: Path, wishes: Wishes, draft: Draft, *, written: bool) -> dict[str, Any]:
@@ -46,21 +48,25 @@ def summary(path: Path, wishes: Wishes, draft: Draft, *, written: bool, config_f
     if draft.config.notices:
         lines += ["", "Please note:", *(f"  {notice}" for notice in draft.config.notices)]
     user = _sample_user(wishes.account)
-    lines += _clients(draft.config.servers, user)
+    flow = _flow(draft, wishes.account)
+    lines += _clients(draft.config.servers, user, OWN_PASSWORD if flow is FlowName.PASSWORD else LOCAL_PASSWORD)
+    if flow is FlowName.AUTHORIZATION_CODE and wishes.account_values:
+        uri = wishes.account_values.get("redirect_uri", Account.model_fields["redirect_uri"].default)
+        lines += ["", f"The provider must know this redirect URI of your application: {uri}"]
     lines += ["", "Next:", f"  emailproxy serve{config_flag}"]
     if wishes.account_values:
         lines.append(f"  emailproxy authorize {shlex.quote(user)}{config_flag}")
-    if _needs_a_person(draft, wishes.account):
+    if flow in (FlowName.AUTHORIZATION_CODE, FlowName.DEVICE):
         lines.append(f"  emailproxy logs --consent{config_flag}")
     return "\n".join(lines)
 
 
-def _clients(servers: tuple[Server, ...], user: str) -> list[str]:
+def _clients(servers: tuple[Server, ...], user: str, password: str) -> list[str]:
     if not servers:
         return ["", "There is no server yet: run register again with --imap-server-address or --provider."]
-    lines = ["", "Point mail clients at it, without TLS or SSL:"]
+    lines = ["", "Point mail programs at it, without TLS or SSL:"]
     lines += [f"  {s.protocol:<4}  host {_local_host(s)}, port {s.local_port}" for s in servers]
-    lines += [f"  user name {user}", f"  {LOCAL_PASSWORD}"]
+    lines += [f"  user name {user}", f"  {password}"]
     return [*lines, "", "For example, while emailproxy serve runs:", f"  {_example(servers[0], user)}"]
 
 
@@ -88,8 +94,7 @@ def _sample_user(account: str) -> str:
     return f"user{account if len(account) > 1 else f'@{SAMPLE_DOMAIN}'}" if account.startswith("@") else account
 
 
-def _needs_a_person(draft: Draft, account: str) -> bool:
+def _flow(draft: Draft, account: str) -> FlowName | None:
     sections = draft.config.sections
     catch_all = draft.config.settings.allow_catch_all_accounts
-    values = catchall.merge(sections, catchall.chain(sections, account, catch_all=catch_all))
-    return catchall.flow_of(values)[0] is FlowName.AUTHORIZATION_CODE
+    return grants.flow_of(catchall.merge(sections, catchall.chain(sections, account, catch_all=catch_all)))[0]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from emailproxy.config import catchall, repairs
+from emailproxy.config import catchall, grants, repairs
 from emailproxy.config.hosts import is_loopback
-from emailproxy.config.keys import ACCOUNT_KEYS
+from emailproxy.config.keys import account_keys
 from emailproxy.config.model import DEFAULT_LISTEN_ADDRESS, FlowName
+from emailproxy.config.providers import Values
 from emailproxy.config.scan import Entry, Report, Section
 from emailproxy.config.values import nearest
 
@@ -19,7 +21,7 @@ class AccountChecker:
     def __init__(
         self,
         sections: Mapping[str, Section],
-        values: Mapping[str, catchall.Values],
+        values: Mapping[str, Values],
         report: Report,
         *,
         catch_all: bool,
@@ -42,12 +44,14 @@ class AccountChecker:
         values = catchall.merge(self._values, names)
         torn = any(self._sections[part].torn for part in names)
         if not torn and not self._completed_by_others(name):
-            for problem in catchall.problems(values):
+            for problem in grants.problems(values):
                 self._tell(names, problem)
-        flow, advice = catchall.flow_of(values)
+        flow, advice = grants.flow_of(values)
         if flow and advice:
             where = self._origin(names, advice.key)
             self._report.notice(where or self._sections[name], advice.what, advice.mend)
+        if flow:
+            self._tell_what_is_in_vain(names[0], values, flow)
         if flow is FlowName.AUTHORIZATION_CODE:
             self._tell_where_it_listens(names, values)
 
@@ -58,13 +62,12 @@ class AccountChecker:
         chains = (catchall.chain(self._values, other, catch_all=True) for other in self._values if other != name)
         return any(name in names for names in chains)
 
-    def _tell(self, names: tuple[str, ...], problem: catchall.Problem) -> None:
+    def _tell(self, names: tuple[str, ...], problem: grants.Problem) -> None:
         broken = self._broken(names)
-        depends = {problem.key, "permission_url"} if problem.key == "oauth2_flow" else {problem.key}
-        if depends & broken:
+        if {problem.key, *problem.others} & broken:
             return
         entry = self._origin(names, problem.key)
-        if entry is not None and problem.what != catchall.MISSING:
+        if entry is not None and problem.what != grants.MISSING:
             self._report.fault(entry, problem.what, problem.mend)
             return
         mend = problem.mend
@@ -78,13 +81,21 @@ class AccountChecker:
         present = {key for name in names for key in self._sections[name].entries}
         proper = {repairs.RENAMED.get(key, key) for key in present}
         read = {key for name in names for key in self._values[name]}
-        return {near for key in proper - read for near in (nearest(key, ACCOUNT_KEYS),) if near}
+        known = account_keys(Path())
+        return {near for key in proper - read for near in (nearest(key, known),) if near}
 
     def _origin(self, names: tuple[str, ...], key: str) -> Entry | None:
         """Where an effective value comes from."""
         return next((found for name in names if (found := self._sections[name].entries.get(key))), None)
 
-    def _tell_where_it_listens(self, names: tuple[str, ...], values: catchall.Values) -> None:
+    def _tell_what_is_in_vain(self, name: str, values: Values, flow: FlowName) -> None:
+        """Only of a section's own settings: those of a catch-all may be for others."""
+        own = self._sections[name].entries
+        for problem in grants.without_effect(values, flow):
+            if problem.key in own:
+                self._report.notice(own[problem.key], problem.what, problem.mend)
+
+    def _tell_where_it_listens(self, names: tuple[str, ...], values: Values) -> None:
         redirect_uri = str(values.get("redirect_uri", ""))
         if not redirect_uri or "redirect_listen_address" in values:
             return

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from emailproxy.config.keys import SUPPORTED_FLOWS, UNSUPPORTED_FLOWS
+from emailproxy.config import grants
+from emailproxy.config.keys import FAMILIES
 from emailproxy.config.model import Account, Config, FlowName
+from emailproxy.config.providers import Values, provider_of, tenant_endpoint
+from emailproxy.config.sources import FromFile
+from emailproxy.config.values import path
 from emailproxy.errors import AccountUnusable, UnknownAccount
 from emailproxy.names import MAX_NAME, is_a_name
 from emailproxy.secret import Secret
 
-Values = Mapping[str, str | Secret]
+FIELDS = {
+    "client_id": "client_id",
+    "oauth2_scope": "scope",
+    **{
+        name: name
+        for name in (
+            "tenant",
+            "service_account_email",
+            "token_command",
+            "token_command_timeout",
+            "prompt",
+            "login_hint",
+            "authorize_params",
+            "token_owner",
+            "redirect_uri",
+            "redirect_listen_address",
+        )
+    },
+}
+"""The settings that an account has as they are, by key."""
+
+MEANINGFUL_WHEN_EMPTY = frozenset({"login_hint"})
+"""Keys whose empty value says something of its own, and does not only unset an inherited one."""
 
 MAX_RESOLVED = 4096  # accounts kept ready; with a catch-all, strangers choose the names
-
-MISSING = "is missing"
-REQUIRED = ("token_url", "oauth2_scope", "client_id")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why an account cannot be used, or what was decided about it."""
-
-    key: str
-    what: str
-    mend: str
 
 
 def resolve(config: Config, user: str) -> Account:
@@ -62,61 +78,20 @@ def chain(names: Container[str], user: str, *, catch_all: bool) -> tuple[str, ..
     return tuple(candidate for candidate in candidates if candidate in names)
 
 
-def merge(sections: Mapping[str, Values], names: tuple[str, ...]) -> dict[str, str | Secret]:
-    """The settings of a chain of sections, the most specific winning; an empty value unsets an inherited one."""
-    merged: dict[str, str | Secret] = {}
-    for name in reversed(names):
-        merged.update(sections[name])
-    return {key: value for key, value in merged.items() if value}
+def merge(sections: Mapping[str, Values], names: tuple[str, ...]) -> dict[str, Any]:
+    """The settings of a chain of sections, the most specific winning; an empty value unsets an inherited one.
 
-
-def flow_of(values: Values) -> tuple[FlowName | None, Problem | None]:
-    """The flow that a whole account's settings mean, and what its owner should know about that.
-
-    With a `permission_url` a person signs in, whatever `oauth2_flow` says, but for two cases: `device`, and
-    `client_credentials` with a scope that ends in ``/.default``, which only applications ask for.
+    A secret's three keys, `KEY`, `KEY_file` and `KEY_command`, are one setting: a section's takes the place of all.
+    So does a tenant of inherited endpoints, and a token endpoint of an inherited tenant.
     """
-    wanted = values.get("oauth2_flow")
-    permission_url = "permission_url" in values
-    if wanted is None:
-        if permission_url:
-            return FlowName.AUTHORIZATION_CODE, None
-        mend = "add permission_url to sign in with a browser, or oauth2_flow = client_credentials"
-        return None, Problem("oauth2_flow", "neither it nor permission_url is set", mend)
-    if wanted == FlowName.AUTHORIZATION_CODE:
-        if permission_url:
-            return FlowName.AUTHORIZATION_CODE, None
-        mend = "add the provider's authorization endpoint"
-        return None, Problem("permission_url", "is missing, which authorization_code needs", mend)
-    if wanted in UNSUPPORTED_FLOWS and (not permission_url or wanted == "device"):
-        what = f"{wanted} is not supported by this version; supported: {', '.join(SUPPORTED_FLOWS)}"
-        return None, Problem("oauth2_flow", what, "write one of those")
-    application = str(values.get("oauth2_scope", "")).endswith("/.default")
-    if wanted == FlowName.CLIENT_CREDENTIALS and (application or not permission_url):
-        return FlowName.CLIENT_CREDENTIALS, None
-    return FlowName.AUTHORIZATION_CODE, _browser_instead_of(str(wanted))
-
-
-def _browser_instead_of(wanted: str) -> Problem:
-    what = f"{wanted} does not apply beside permission_url: authorization_code is used, so a person signs in"
-    if wanted != FlowName.CLIENT_CREDENTIALS:
-        return Problem("oauth2_flow", what, "remove oauth2_flow")
-    mend = (
-        "for access as an application remove permission_url and use the scope that ends in /.default "
-        "(e.g. https://outlook.office365.com/.default); to sign in as a person remove oauth2_flow"
-    )
-    return Problem("oauth2_flow", f"{what} (this scope does not end in /.default)", mend)
-
-
-def problems(values: Values) -> list[Problem]:
-    """Everything that keeps a whole account's settings from being used."""
-    found = [Problem(key, MISSING, f"add {key}") for key in REQUIRED if key not in values]
-    flow, problem = flow_of(values)
-    if flow is None and problem:
-        found.append(problem)
-    if flow is FlowName.CLIENT_CREDENTIALS and "client_secret" not in values:
-        found.append(Problem("client_secret", "is missing, which client_credentials needs", "add client_secret"))
-    return found
+    merged: dict[str, Any] = {}
+    for name in reversed(names):
+        values = sections[name]
+        replaced = {key for keys in FAMILIES if not values.keys().isdisjoint(keys) for key in keys}
+        replaced |= {"token_url", "permission_url"} if values.get("tenant") else set()
+        replaced |= {"tenant"} if values.get("token_url") else set()
+        merged = {key: value for key, value in merged.items() if key not in replaced} | dict(values)
+    return {key: value for key, value in merged.items() if value or key in MEANINGFUL_WHEN_EMPTY}
 
 
 def _resolve(config: Config, user: str) -> Account:
@@ -129,28 +104,59 @@ def _resolve(config: Config, user: str) -> Account:
         raise UnknownAccount(f"no account {user} is configured; add it with emailproxy register --account")
     section = config.spellings[names[0]]
     values = merge(config.sections, names)
-    found = problems(values)
+    found = grants.problems(values)
     if found:
         missing = ", ".join(f"{problem.key} {problem.what}" for problem in found)
         raise AccountUnusable(f"the configuration of account {user} is incomplete: [{section}] {missing}")
-    return build(section if names[0] == user.casefold() else user, section, values)
+    return build(section if names[0] == user.casefold() else user, section, values, folder(config.path))
 
 
-def build(name: str, section: str, values: Values) -> Account:
-    """The account of settings that have no problems."""
-    flow, _ = flow_of(values)
+def folder(path: Path) -> Path:
+    """Where the relative paths of a configuration file begin."""
+    return Path(os.path.abspath(path)).parent
+
+
+def build(name: str, section: str, values: Values, base: Path) -> Account:
+    """The account of settings that have no problems; `base` is where relative paths begin."""
+    flow, _ = grants.flow_of(values)
     assert flow is not None
-    secret = values.get("client_secret")
-    text = {key: str(value) for key, value in values.items() if key != "client_secret"}
-    optional = {key: text[key] for key in ("redirect_uri", "redirect_listen_address") if key in text}
-    return Account(
-        name=name,
-        section=section,
-        flow=flow,
-        token_url=text["token_url"],
-        permission_url=text.get("permission_url"),
-        scope=text["oauth2_scope"],
-        client_id=text["client_id"],
-        client_secret=secret if isinstance(secret, Secret) else None,
-        **optional,
-    )
+    settings = {field: values[key] for key, field in FIELDS.items() if key in values}
+    settings |= _endpoints(values, flow) | _credentials(values, flow, base)
+    if flow is FlowName.PASSWORD and "oauth2_resource" in values:
+        settings["resource"] = values["oauth2_resource"]
+    return Account(name=name, section=section, flow=flow, provider=provider_of(values, flow), **settings)
+
+
+def _endpoints(values: Values, flow: FlowName) -> dict[str, str]:
+    """The endpoints that are there, and those that follow from a Microsoft tenant."""
+    told = {key: values[key] for key in ("token_url", "permission_url") if key in values}
+    derived = {"token_url": tenant_endpoint(values, "token")}
+    if flow is FlowName.AUTHORIZATION_CODE:
+        derived["permission_url"] = tenant_endpoint(values, "authorize")
+    elif flow is FlowName.DEVICE:
+        derived["permission_url"] = tenant_endpoint(values, "devicecode")
+        if derived["permission_url"] and told.get("permission_url", "").endswith("/authorize"):
+            del told["permission_url"]  # an inherited one, for those who sign in with a browser
+    return {key: url for key, url in derived.items() if url} | told
+
+
+def _credentials(values: Values, flow: FlowName, base: Path) -> dict[str, Any]:
+    """How the client proves who it is: by one credential, whatever else is there."""
+    secret = grants.source(values, "client_secret")
+    if flow is FlowName.SERVICE_ACCOUNT:
+        client_id = str(values.get("client_id", "")).casefold()
+        if client_id == grants.KEY_FILE and isinstance(secret, Secret):
+            secret = FromFile(path(base)(secret.reveal()))
+        return {"client_id": client_id, "client_secret": secret}
+    used = grants.credential(values, flow)
+    match used:
+        case "jwt_certificate_path":
+            return {
+                "certificate": values[used],
+                "certificate_key": values.get("jwt_key_path"),
+                "key_passphrase": grants.source(values, "jwt_key_passphrase"),
+            }
+        case "client_assertion_file" | "managed_identity":
+            return {used: values[used]}
+        case _:
+            return {"client_secret": secret}

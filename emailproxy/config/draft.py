@@ -9,8 +9,10 @@ from pathlib import Path
 
 from emailproxy.config import edit, ini
 from emailproxy.config.catchall import chain
-from emailproxy.config.model import Config, FlowName, MailProtocol
-from emailproxy.config.presets import Provider
+from emailproxy.config.grants import KEY_FILE
+from emailproxy.config.keys import family
+from emailproxy.config.model import Config, FlowName, MailProtocol, ProviderName
+from emailproxy.config.presets import Provider, of_tenant
 from emailproxy.config.scan import Report, Section, decode, in_order, scan
 from emailproxy.errors import ConfigError, EmailProxyError
 
@@ -22,14 +24,32 @@ STARTTLS_PORTS = {MailProtocol.IMAP: 143, MailProtocol.POP: 110, MailProtocol.SM
 
 CATCH_ALL_KEY = "allow_catch_all_accounts"
 
+KEY_PLACEHOLDER = "<path of the key file>"
+NOT_INHERITED = (
+    ("permission_url",),
+    ("provider",),
+    ("tenant",),
+    ("client_id",),
+    family("client_secret"),
+    ("jwt_certificate_path",),
+    ("jwt_key_path",),
+    ("client_assertion_file",),
+    ("managed_identity",),
+    ("service_account_email",),
+    ("token_command",),
+)
+"""Settings that belong to one client or one way of signing in; those of a group are alternatives."""
+
 FILE_COMMENT = """\
 The configuration of emailproxy. emailproxy.example.ini documents every key.
 It holds secrets: keep it readable by its owner alone."""
 SETTINGS_COMMENT = "Catch-alls, [@domain] and [@], serve the user names that have no section of their own."
-ACCOUNT_COMMENT = """\
+BROWSER_COMMENT = """\
 After a sign-in the provider sends the browser to redirect_uri, by default http://localhost:8801/: register
 exactly this URI with the provider. Behind a reverse proxy, set redirect_uri to the proxy's address, and
 redirect_listen_address to where emailproxy listens for it."""
+
+ACCOUNT_COMMENT = "How emailproxy gets access tokens. emailproxy.example.ini has every way there is."
 
 
 class SectionExists(EmailProxyError):
@@ -78,30 +98,34 @@ class Wishes:
             comment = f"{protocol} clients connect to 127.0.0.1, port {local_port}, without TLS."
             found[f"{protocol}-{local_port}"] = (values, comment)
         if self.account_values:
-            found[self.account] = (dict(self.account_values), ACCOUNT_COMMENT)
+            device = self.account_values.get("oauth2_flow") == FlowName.DEVICE
+            browser = "permission_url" in self.account_values and not device
+            comment = BROWSER_COMMENT if browser else ACCOUNT_COMMENT
+            found[self.account] = (dict(self.account_values), comment)
         return found
 
 
-def account_values(given: Mapping[str, str], provider: Provider | None) -> dict[str, str]:
+def account_values(given: Mapping[str, str], provider: Provider | None, tenant: str | None = None) -> dict[str, str]:
     """An account's keys: what is given, then the provider's, then placeholders for what is still unknown."""
-    application = given.get("oauth2_flow") == FlowName.CLIENT_CREDENTIALS
-    values = dict(given)
-    if provider and application and provider.application_token_url and provider.application_scope:
-        preset = {"token_url": provider.application_token_url, "oauth2_scope": provider.application_scope}
-        values = {**preset, **values}
-    elif provider:
-        preset = {
-            "token_url": provider.token_url,
-            "permission_url": provider.permission_url,
-            "oauth2_scope": provider.scope,
-        }
-        values = {**preset, **values}
-    if "permission_url" in values:
-        values.setdefault("oauth2_flow", FlowName.AUTHORIZATION_CODE.value)
-    values.setdefault("client_id", "CLIENT_ID")
-    if application or (provider and provider.needs_secret):
-        values.setdefault("client_secret", "CLIENT_SECRET")
-    order = ("token_url", "permission_url", "oauth2_scope", "oauth2_flow", "client_id", "client_secret")
+    flow = given.get("oauth2_flow")
+    preset = provider.endpoints(flow) if provider else {}
+    values = {**(of_tenant(preset, tenant) if tenant else preset), **given}
+    if "managed_identity" in given:
+        if "token_url" not in given:
+            values.pop("token_url", None)
+        values.setdefault("provider", ProviderName.MICROSOFT.value)
+    elif flow == FlowName.SERVICE_ACCOUNT:
+        if "service_account_email" not in given or "client_secret" in given:
+            values.setdefault("client_id", KEY_FILE)
+            values.setdefault("client_secret", KEY_PLACEHOLDER)
+    elif flow != FlowName.TOKEN_COMMAND:
+        if "permission_url" in values:
+            values.setdefault("oauth2_flow", FlowName.AUTHORIZATION_CODE.value)
+        values.setdefault("client_id", "CLIENT_ID")
+        needs_secret = flow == FlowName.CLIENT_CREDENTIALS or (provider is not None and provider.needs_secret)
+        if needs_secret and not {"jwt_certificate_path", "client_assertion_file"} & values.keys():
+            values.setdefault("client_secret", "CLIENT_SECRET")
+    order = ("provider", "token_url", "permission_url", "oauth2_scope", "oauth2_flow", "client_id", "client_secret")
     return {key: values[key] for key in (*order, *(key for key in values if key not in order)) if key in values}
 
 
@@ -158,11 +182,12 @@ def _shared(present: Mapping[str, Section], name: str, values: Mapping[str, str]
 
 
 def _unset_inherited(values: dict[str, str], present: Mapping[str, Section], account: str) -> None:
-    """Another client's secret or sign-in page in a wider section is not for this account."""
+    """Another client's credentials or sign-in page in a wider section are not for this account."""
     wider = [name for name in chain(present, account, catch_all=True) if name != account.casefold()]
-    for key in ("permission_url", "client_secret"):
-        if key not in values and any(key in present[name].entries for name in wider):
-            values[key] = ""
+    for keys in NOT_INHERITED:
+        inherited = any(key in present[name].entries for name in wider for key in keys)
+        if inherited and not any(key in values for key in keys):
+            values[keys[0]] = ""
 
 
 def _refuse_to_overwrite(path: Path, taken: list[Section]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from configupdater import ConfigUpdater
 
+from emailproxy.config.references import is_reference
 from emailproxy.config.repairs import SECRET_KEYS, placeholder
 
 OWNER_ONLY = 0o600
@@ -54,7 +55,8 @@ def masked(text: str) -> str:
     updater = _parsed(text)
     for section in updater.iter_sections():
         for option in section.option_blocks():
-            if option.key in SECRET_KEYS and option.value and not placeholder(option.key, option.value):
+            shown = not option.value or is_reference(option.value) or placeholder(option.key, option.value)
+            if option.key in SECRET_KEYS and not shown:
                 option.value = MASK
     return str(updater)
 

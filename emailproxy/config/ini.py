@@ -7,6 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
+from emailproxy.config.catchall import folder
 from emailproxy.config.model import Config
 from emailproxy.config.reader import Reader
 from emailproxy.config.scan import MAX_FILE_OCTETS, Report, decode, in_order, scan
@@ -58,7 +59,7 @@ def places(path: Path) -> dict[str, Path]:
         ConfigError: the file cannot be read, or is wrong in these very keys.
     """
     report = Report(str(path))
-    reader = SectionReader(Path(os.path.abspath(path)).parent, report)
+    reader = SectionReader(folder(path), report)
     found = {"state_dir": default_state_dir(), "log_file": default_log_file()}
     for section in scan(decode(read(path)[0], report), report):
         if section.name == SETTINGS_NAME:
@@ -141,7 +142,7 @@ def _config(
     reader.place("state_dir", state_dir, default_state_dir)
     reader.place("log_file", log_file, default_log_file)
     if exposed and reader.holds_secrets:
-        report.notice(None, "every user of this machine can read the client secret in it", f"chmod 600 {path}")
+        report.notice(None, "every user of this machine can read the secrets in it", f"chmod 600 {path}")
     if report.faults:
         raise ConfigError(in_order(report.faults))
     return reader.config()

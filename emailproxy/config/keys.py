@@ -9,24 +9,21 @@ from typing import Any
 from annotated_types import Ge, Gt, Le
 from pydantic.fields import FieldInfo
 
-from emailproxy.config import values
-from emailproxy.config.model import FlowName, MailProtocol, Settings
+from emailproxy.config import parameters, references, values
+from emailproxy.config.model import Account, FlowName, MailProtocol, ProviderName, Settings
 from emailproxy.config.values import Wrong
 
 Reader = Callable[[str], Any]
 
-SUPPORTED_FLOWS = tuple(flow.value for flow in FlowName)
-UNSUPPORTED_FLOWS = ("device", "password", "service_account")
 UNSUPPORTED_SETTINGS = ("encrypt_client_secret_on_first_use", "use_login_password_as_client_credentials_secret")
+
+HOOKS = ("on_consent_required", "on_sign_in_needed", "on_token_refreshed", "on_login_failed")
 
 _WRITE_SECRET = "write the secret itself as client_secret, and remove this line"  # noqa: S105 - advice
 _NO_LOCAL_TLS = "remove it: connections to the loopback need no TLS"
 
 UNSUPPORTED: Mapping[str, str] = {
-    "oauth2_resource": "use oauth2_scope",
     "client_secret_encrypted": _WRITE_SECRET,
-    "jwt_certificate_path": _WRITE_SECRET,
-    "jwt_key_path": _WRITE_SECRET,
     "local_certificate_path": _NO_LOCAL_TLS,
     "local_key_path": _NO_LOCAL_TLS,
 }
@@ -40,17 +37,32 @@ CACHED = frozenset(
 IGNORED = frozenset({"documentation"})
 
 
+def family(name: str) -> tuple[str, str, str]:
+    """A secret's key, and those that lead to it; one section has one of them, and it stands for all three."""
+    return name, f"{name}_file", f"{name}_command"
+
+
+FAMILIES = tuple(family(name) for name in ("client_secret", "jwt_key_passphrase", "hook_secret"))
+
+
 def settings_keys(base: Path) -> dict[str, Reader]:
     """`[emailproxy]`: the bounds are the model's own."""
+    special = {
+        "ca_file": values.ca_file(base),
+        **dict.fromkeys(HOOKS, references.hook(base)),
+        "hook_secret": references.secret,
+    }
     readers: dict[str, Reader] = {}
     for name, info in Settings.model_fields.items():
-        if info.annotation is bool:
+        if name in special:
+            readers[name] = special[name]
+        elif info.annotation is bool:
             readers[name] = _supported(name)
         elif info.annotation in (int, float):
             readers[name] = _bounded(info)
         else:
             readers[name] = values.path(base)
-    return readers | {"ca_file": values.ca_file(base)}
+    return readers | _family_readers("hook_secret", base)
 
 
 def _bounded(info: FieldInfo) -> Reader:
@@ -59,7 +71,7 @@ def _bounded(info: FieldInfo) -> Reader:
     if info.annotation is int:
         return values.whole_number(low.ge, high)
     exclusive = isinstance(low, Gt)
-    return values.seconds(low.gt if exclusive else low.ge, high, above_low=exclusive)
+    return values.duration(low.gt if exclusive else low.ge, high, above_low=exclusive)
 
 
 def _supported(name: str) -> Reader:
@@ -93,14 +105,42 @@ def _no_local_starttls(text: str) -> bool:
     return False
 
 
-ACCOUNT_KEYS: Mapping[str, Reader] = {
+TEXTS: Mapping[str, Reader] = {
     "token_url": values.endpoint,
     "permission_url": values.endpoint,
     "oauth2_scope": values.scope,
-    "oauth2_flow": values.one_of((*SUPPORTED_FLOWS, *UNSUPPORTED_FLOWS), SUPPORTED_FLOWS),
     "client_id": values.plain,
-    "client_secret": values.plain,
     "redirect_uri": values.redirect_uri,
     "redirect_listen_address": values.listen_address,
+    "tenant": parameters.tenant,
+    "oauth2_resource": values.plain,
+    "login_hint": parameters.person,
+    "token_owner": parameters.person,
 }
-"""`[user@domain]`, `[@domain]` and `[@]`."""
+"""An account's keys whose values stay texts, so that a draft may keep a placeholder in them."""
+
+
+def account_keys(base: Path) -> dict[str, Reader]:
+    """`[user@domain]`, `[@domain]` and `[@]`."""
+    return {
+        **TEXTS,
+        "provider": values.one_of(ProviderName),
+        "oauth2_flow": values.one_of(FlowName),
+        **_family_readers("client_secret", base),
+        "jwt_certificate_path": references.existing_file(base),
+        "jwt_key_path": references.existing_file(base),
+        **_family_readers("jwt_key_passphrase", base),
+        "client_assertion_file": values.path(base),
+        "managed_identity": parameters.managed_identity,
+        "service_account_email": parameters.mail_address,
+        "token_command": references.arguments(base),
+        "token_command_timeout": _bounded(Account.model_fields["token_command_timeout"]),
+        "prompt": parameters.prompt,
+        "authorize_params": parameters.authorize_params,
+    }
+
+
+def _family_readers(name: str, base: Path) -> dict[str, Reader]:
+    return dict(
+        zip(family(name), (references.secret, references.from_file(base), references.from_command(base)), strict=True)
+    )

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from emailproxy.config.hosts import host_and_port, is_loopback
+from emailproxy.config.sources import FromEnvironment, Hook, SecretSource
 from emailproxy.errors import Fault
-from emailproxy.secret import Secret
 
 SECONDS = 1
 MINUTES = 60 * SECONDS
 HOURS = 60 * MINUTES
+DAYS = 24 * HOURS
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -36,8 +38,25 @@ class MailProtocol(StrEnum):
 
 
 class FlowName(StrEnum):
+    """The values of `oauth2_flow`."""
+
     AUTHORIZATION_CODE = "authorization_code"
+    DEVICE = "device"
     CLIENT_CREDENTIALS = "client_credentials"
+    PASSWORD = "password"  # noqa: S105 - a name, not a secret
+    SERVICE_ACCOUNT = "service_account"
+    TOKEN_COMMAND = "token_command"  # noqa: S105 - a name, not a secret
+
+
+class ProviderName(StrEnum):
+    """Which library speaks with the provider."""
+
+    GENERIC = "generic"
+    """oauthlib: what the RFCs say."""
+    MICROSOFT = "microsoft"
+    """msal."""
+    GOOGLE = "google"
+    """google-auth, for service accounts; whatever else Google offers is as the RFCs say."""
 
 
 class Server(Frozen):
@@ -65,11 +84,42 @@ class Account(Frozen):
     section: str
     """The most specific section that its settings come from."""
     flow: FlowName
-    token_url: str
+    provider: ProviderName = ProviderName.GENERIC
+    tenant: str | None = None
+    """Microsoft's: an ID or a domain; where it is None, `token_url` says it."""
+    token_url: str = ""
+    """Empty where the flow or the provider has no use for one (token command, service account, managed identity)."""
     permission_url: str | None = None
-    scope: str
-    client_id: str
-    client_secret: Secret | None = None
+    """The authorization endpoint; for the device flow, the device authorization endpoint."""
+    scope: str = ""
+    resource: str | None = None
+    """`oauth2_resource`, in place of a scope, for the password flow."""
+    client_id: str = ""
+    client_secret: SecretSource | None = None
+    """For service_account: the key file's path (`client_id = file`) or its JSON (`client_id = key`)."""
+    certificate: Path | None = None
+    """`jwt_certificate_path`: PEM, or PFX with its key. The client authenticates with a signed assertion (RFC 7523)."""
+    certificate_key: Path | None = None
+    """`jwt_key_path`."""
+    key_passphrase: SecretSource | None = None
+    """`jwt_key_passphrase`, of the key or the PFX."""
+    client_assertion_file: Path | None = None
+    """A federated assertion that somebody else renews (workload identity); read anew at every use."""
+    managed_identity: str | None = None
+    """Azure's: ``system``, or the client ID of a user-assigned identity."""
+    service_account_email: str | None = None
+    """The service account to act as, where there is no key: impersonation, workload identity federation."""
+    token_command: tuple[str, ...] = ()
+    token_command_timeout: float = Field(default=30.0, gt=0, le=10 * MINUTES)
+    """Seconds."""
+    prompt: str | None = None
+    """OpenID Connect Core section 3.1.2.1: none, login, consent, select_account."""
+    login_hint: str | None = None
+    """In place of the account's name; an empty one sends none."""
+    authorize_params: tuple[tuple[str, str], ...] = ()
+    """Further parameters of the authorization request, names and values."""
+    token_owner: str | None = None
+    """Whose consent serves this mailbox, where it is not its own name's: shared mailboxes."""
     redirect_uri: str = "http://localhost:8801/"
     redirect_listen_address: str | None = None
 
@@ -109,6 +159,18 @@ class Settings(Frozen):
     """Seconds that a client has to log in; longer only while a consent is awaited."""
     max_connections: int = Field(default=1000, ge=1, le=1_000_000)
     max_connections_per_address: int = Field(default=200, ge=1, le=1_000_000)
+    refresh_margin: float = Field(default=10.0 * MINUTES, ge=0, le=1 * DAYS)
+    """Seconds before its end that an access token is renewed; half its life at most."""
+    keep_alive: float = Field(default=20.0 * DAYS, gt=0, le=365 * DAYS)
+    """Seconds after which a refresh token is used at the latest, so that it does not die of idleness."""
+    on_consent_required: Hook | None = None
+    on_sign_in_needed: Hook | None = None
+    on_token_refreshed: Hook | None = None
+    on_login_failed: Hook | None = None
+    hook_timeout: float = Field(default=30.0, gt=0, le=10 * MINUTES)
+    """Seconds."""
+    hook_secret: SecretSource | None = None
+    """Signs what is posted to a hook's URL (HMAC-SHA256)."""
     allow_catch_all_accounts: bool = False
     delete_account_token_on_password_error: bool = False
     encrypt_client_secret_on_first_use: bool = False
@@ -121,8 +183,8 @@ class Config(Frozen):
     path: Path
     settings: Settings
     servers: tuple[Server, ...]
-    sections: Mapping[str, Mapping[str, str | Secret]]
-    """The account sections after repairs, keyed by case-folded name; `config.catchall` resolves them."""
+    sections: Mapping[str, Mapping[str, Any]]
+    """The account sections as `config.keys` reads them, keyed by case-folded name; `config.catchall` resolves them."""
     spellings: Mapping[str, str] = Field(default_factory=dict)
     """The names of those sections as the file spells them, keyed the same."""
     notices: tuple[str, ...] = ()
@@ -132,3 +194,10 @@ class Config(Frozen):
 
     _resolved: dict[str, Account] = PrivateAttr(default_factory=dict)
     """What `config.catchall` has resolved, by login name."""
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """The environment variables that hold secrets, which no child may see."""
+        values = [value for section in self.sections.values() for value in section.values()]
+        sources = [*values, self.settings.hook_secret]
+        return frozenset(source.name for source in sources if isinstance(source, FromEnvironment))

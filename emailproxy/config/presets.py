@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from emailproxy.config.model import MailProtocol
+from emailproxy.config.model import FlowName, MailProtocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,30 @@ class Provider:
     application_token_url: str | None = None
     """Where applications get tokens without a person (RFC 6749 section 4.4); None: it has no such grant."""
     application_scope: str | None = None
+    device_url: str | None = None
+    """The device authorization endpoint (RFC 8628 section 3.1); None: it has none."""
+    service_accounts: bool = False
+
+    def endpoints(self, flow: str | None) -> dict[str, str]:
+        """The keys of an account that follow from the provider; `flow` is None where none is named."""
+        match flow:
+            case FlowName.CLIENT_CREDENTIALS if self.application_token_url and self.application_scope:
+                return {"token_url": self.application_token_url, "oauth2_scope": self.application_scope}
+            case FlowName.DEVICE:
+                device = {"permission_url": self.device_url} if self.device_url else {}
+                return {"token_url": self.token_url, **device, "oauth2_scope": self.scope}
+            case FlowName.PASSWORD:
+                return {"token_url": self.application_token_url or self.token_url, "oauth2_scope": self.scope}
+            case FlowName.SERVICE_ACCOUNT:
+                return {"oauth2_scope": self.scope}
+            case FlowName.TOKEN_COMMAND:
+                return {}
+            case _:
+                return {
+                    "token_url": self.token_url,
+                    "permission_url": self.permission_url,
+                    "oauth2_scope": self.scope,
+                }
 
 
 def _tls(imap: str, pop: str, smtp: str) -> Mapping[MailProtocol, MailServer]:
@@ -48,9 +72,14 @@ GOOGLE = Provider(
     permission_url="https://accounts.google.com/o/oauth2/auth",
     scope="https://mail.google.com/",
     needs_secret=True,
+    service_accounts=True,  # and no device_url: Google's device codes give no access to mail
 )
 
 _TENANTS = "https://login.microsoftonline.com"
+ANY_TENANT = "common"
+TENANT = "TENANT_ID"
+"""A placeholder; Microsoft's endpoints have one for each tenant."""
+
 MICROSOFT = Provider(
     servers=MappingProxyType(
         {
@@ -59,16 +88,18 @@ MICROSOFT = Provider(
             MailProtocol.SMTP: MailServer("smtp.office365.com", 587, starttls=True),
         }
     ),
-    token_url=f"{_TENANTS}/common/oauth2/v2.0/token",
-    permission_url=f"{_TENANTS}/common/oauth2/v2.0/authorize",
+    token_url=f"{_TENANTS}/{ANY_TENANT}/oauth2/v2.0/token",
+    permission_url=f"{_TENANTS}/{ANY_TENANT}/oauth2/v2.0/authorize",
+    # not of outlook.office365.com, which personal accounts are refused
     scope=(
-        "https://outlook.office365.com/IMAP.AccessAsUser.All https://outlook.office365.com/POP.AccessAsUser.All "
-        "https://outlook.office365.com/SMTP.Send offline_access"
+        "https://outlook.office.com/IMAP.AccessAsUser.All https://outlook.office.com/POP.AccessAsUser.All "
+        "https://outlook.office.com/SMTP.Send offline_access"
     ),
     needs_secret=False,
     # applications belong to one tenant: `common` has no tokens for them
-    application_token_url=f"{_TENANTS}/TENANT_ID/oauth2/v2.0/token",
+    application_token_url=f"{_TENANTS}/{TENANT}/oauth2/v2.0/token",
     application_scope="https://outlook.office365.com/.default",
+    device_url=f"{_TENANTS}/{ANY_TENANT}/oauth2/v2.0/devicecode",
 )
 
 FASTMAIL = Provider(
@@ -77,7 +108,7 @@ FASTMAIL = Provider(
     permission_url="https://api.fastmail.com/oauth/authorize",
     scope=(
         "https://www.fastmail.com/dev/protocol-imap https://www.fastmail.com/dev/protocol-pop "
-        "https://www.fastmail.com/dev/protocol-smtp offline_access"
+        "https://www.fastmail.com/dev/protocol-smtp"
     ),
     needs_secret=False,
 )
@@ -89,6 +120,17 @@ YAHOO = Provider(
     scope="mail-w",
     needs_secret=True,
 )
+
+
+def of_tenant(endpoints: Mapping[str, str], tenant: str) -> dict[str, str]:
+    """Microsoft's endpoints, those of one tenant."""
+    found = dict(endpoints)
+    for key in ("token_url", "permission_url"):
+        for other in (ANY_TENANT, TENANT):
+            if key in found:
+                found[key] = found[key].replace(f"{_TENANTS}/{other}/", f"{_TENANTS}/{tenant}/")
+    return found
+
 
 PROVIDERS: Mapping[str, Provider] = MappingProxyType(
     {"google": GOOGLE, "microsoft": MICROSOFT, "fastmail": FASTMAIL, "yahoo": YAHOO}

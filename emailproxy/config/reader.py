@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from emailproxy.config.accounts import AccountChecker
+from emailproxy.config.catchall import folder
+from emailproxy.config.grants import KEY_FILE, source
 from emailproxy.config.hosts import is_loopback, overlap
+from emailproxy.config.keys import family
 from emailproxy.config.model import Config, MailProtocol, Server, Settings
-from emailproxy.config.repairs import placeholder
+from emailproxy.config.repairs import SECRET_KEYS, placeholder
 from emailproxy.config.scan import Report, Section, in_order, shown
 from emailproxy.config.section import SETTINGS_NAME, SectionReader
 from emailproxy.config.values import MAX_PORT, nearest
@@ -29,11 +31,11 @@ class Reader:
         self._path = path
         self._report = report
         self._draft = draft
-        self._sections = SectionReader(Path(os.path.abspath(path)).parent, report)
+        self._sections = SectionReader(folder(path), report)
         self._settings: dict[str, Any] = {}
         self._servers: list[Server] = []
         self._accounts: dict[str, Section] = {}
-        self._values: dict[str, dict[str, str | Secret]] = {}
+        self._values: dict[str, dict[str, Any]] = {}
 
     def read(self, sections: list[Section]) -> None:
         for section in sections:
@@ -54,9 +56,15 @@ class Reader:
 
     @property
     def holds_secrets(self) -> bool:
-        """Whether the file holds a client secret, and not just a placeholder for one."""
-        secrets = [secret for values in self._values.values() if (secret := values.get("client_secret"))]
-        return any(isinstance(s, Secret) and not placeholder("client_secret", s.reveal()) for s in secrets)
+        """Whether the file itself holds a secret, and not just a placeholder or a reference to one."""
+        settings = [self._settings.get(key) for key in SECRET_KEYS]
+        secrets = settings + [value for values in self._values.values() for value in self._secrets(values)]
+        return any(isinstance(secret, Secret) and not placeholder("hook_secret", secret.reveal()) for secret in secrets)
+
+    @staticmethod
+    def _secrets(values: Mapping[str, Any]) -> list[Any]:
+        is_path = str(values.get("client_id", "")).casefold() == KEY_FILE
+        return [values.get(key) for key in SECRET_KEYS if not (is_path and key == "client_secret")]
 
     def place(self, key: str, override: Path | None, default: Callable[[], Path]) -> None:
         """Settles where state or log live: the command line, then the file, then the system's custom."""
@@ -83,6 +91,11 @@ class Reader:
 
     def _emailproxy(self, section: Section) -> None:
         self._settings = self._sections.settings(section)
+        hook_secret = source(self._settings, "hook_secret")
+        for key in family("hook_secret"):
+            self._settings.pop(key, None)
+        if hook_secret is not None:
+            self._settings["hook_secret"] = hook_secret
         key = "delete_account_token_on_password_error"
         if self._settings.get(key):
             what = "has no effect: a wrong password is refused, and nothing is ever deleted for it"
@@ -123,8 +136,7 @@ class Reader:
         values = self._sections.account(section)
         first = self._accounts.setdefault(section.name.casefold(), section)
         if first is section:
-            secret = {"client_secret": Secret(values["client_secret"])} if "client_secret" in values else {}
-            self._values[section.name.casefold()] = {**values, **secret}
+            self._values[section.name.casefold()] = values
         elif first.name != section.name:
             what = f"differs only by case from [{shown(first.name)}] on line {first.line}"
             self._report.fault(section, what, "account names compare without regard to case: keep one of the two")

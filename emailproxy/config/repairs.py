@@ -9,8 +9,31 @@ from dataclasses import dataclass
 RENAMED = {"redirect_list_address": "redirect_listen_address", "starttls": "server_starttls"}
 """Spellings that documents in circulation use, and the keys that they mean."""
 
-SECRET_KEYS = frozenset({"client_secret", "client_secret_encrypted", "access_token", "refresh_token", "token_salt"})
+SECRET_KEYS = frozenset(
+    {
+        "client_secret",
+        "jwt_key_passphrase",
+        "hook_secret",
+        "client_secret_encrypted",
+        "access_token",
+        "refresh_token",
+        "token_salt",
+    }
+)
 """Keys whose values are never shown."""
+
+OPAQUE_KEYS = SECRET_KEYS | {
+    "client_id",
+    "token_command",
+    "client_secret_command",
+    "jwt_key_passphrase_command",
+    "hook_secret_command",
+    "on_consent_required",
+    "on_sign_in_needed",
+    "on_token_refreshed",
+    "on_login_failed",
+}
+"""Keys whose values may well contain what looks like a placeholder."""
 
 URL_KEYS = frozenset({"token_url", "permission_url", "redirect_uri", "redirect_listen_address"})
 
@@ -57,9 +80,9 @@ def repair(key: str, text: str) -> Repaired:
 def placeholder(key: str, value: str) -> str | None:
     """What is still to be filled in in this value, or None.
 
-    A client id or secret may well contain such a text, so those count as a whole only.
+    Secrets, client ids and programs count as a whole only.
     """
-    if key in SECRET_KEYS or key == "client_id":
+    if key in OPAQUE_KEYS:
         return value if OPAQUE_PLACEHOLDER.fullmatch(value) else None
     match = PLACEHOLDER.search(value)
     return match[0] if match else None

@@ -21,7 +21,8 @@ from emailproxy.errors import Fault
 MAX_FILE_OCTETS = 1 << 20  # thousands of accounts; beyond it somebody named the wrong file
 MAX_SHOWN = 60  # characters of a file's own text in a message
 
-HEADER = re.compile(r"\[(?P<name>[^\[\]]+)\]\s*(?:[#;].*)?\Z")
+# `configparser` ends the name at the last bracket, so that a comment with one would be part of it
+HEADER = re.compile(r"\[(?P<name>[^\[\]]+)\]\s*(?:[#;][^\]]*)?\Z")
 DELIMITER = re.compile(r"[=:]")
 KEY = re.compile(r"[a-z][a-z0-9_. -]*\Z")
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")

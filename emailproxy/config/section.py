@@ -28,6 +28,7 @@ class SectionReader:
         self._report = report
         self._settings_keys = keys.settings_keys(base)
         self._server_keys = keys.server_keys(base)
+        self._account_keys = keys.account_keys(base)
 
     def settings(self, section: Section) -> dict[str, Any]:
         return self._values(section, self._settings_keys)
@@ -35,9 +36,9 @@ class SectionReader:
     def server(self, section: Section, protocol: MailProtocol) -> dict[str, Any]:
         return self._values(section, self._server_keys[protocol])
 
-    def account(self, section: Section) -> dict[str, str]:
+    def account(self, section: Section) -> dict[str, Any]:
         """An account's values; empty ones too, which unset what would be inherited."""
-        return self._values(section, keys.ACCOUNT_KEYS)
+        return self._values(section, self._account_keys)
 
     def stranger(self, section: Section) -> None:
         """Tells of a section that is none of ours: a fault where it looks like a slip, else ignored."""
@@ -66,7 +67,7 @@ class SectionReader:
         return f"{protocol}-{match['port'] or 'PORT'}"
 
     def _all_keys(self) -> set[str]:
-        return {*keys.ACCOUNT_KEYS, *self._server_keys[MailProtocol.SMTP], *self._settings_keys}
+        return {*self._account_keys, *self._server_keys[MailProtocol.SMTP], *self._settings_keys}
 
     def _values(self, section: Section, readers: Mapping[str, keys.Reader]) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -75,7 +76,15 @@ class SectionReader:
                 self._value(key, entry, readers[key], values)
             else:
                 self._foreign(entry, readers)
+        self._one_of_each_family(section)
         return values
+
+    def _one_of_each_family(self, section: Section) -> None:
+        for family in keys.FAMILIES:
+            present = [entry for key in family if (entry := section.entries.get(key)) and entry.value]
+            for entry in present[1:]:
+                what = f"is there beside {present[0].key}, which line {present[0].line} has"
+                self._report.fault(entry, what, "keep one of the two")
 
     def _renamed(self, section: Section, readers: Mapping[str, keys.Reader]) -> dict[str, Entry]:
         """The section's entries by proper key."""
@@ -107,10 +116,21 @@ class SectionReader:
         in_account = "@" in entry.section
         if not repaired.value and not in_account:
             self._report.fault(entry, "is empty", "give it a value, or remove the line")
-        elif left is None and repaired.value:
+        elif left is not None:
+            if in_account:
+                self._keep(key, reader, repaired.value, values)
+        elif repaired.value:
             self._read(key, entry, reader, repaired.value, values)
-        elif in_account:
-            values[key] = repaired.value
+        else:
+            values[key] = ""
+
+    def _keep(self, key: str, reader: keys.Reader, text: str, values: dict[str, Any]) -> None:
+        """What a draft has of a value with a placeholder."""
+        try:
+            values[key] = reader(text)
+        except Wrong:
+            if key in keys.TEXTS:
+                values[key] = text
 
     def _read(self, key: str, entry: Entry, reader: keys.Reader, text: str, values: dict[str, Any]) -> None:
         try:
@@ -136,7 +156,7 @@ class SectionReader:
         if entry.value.startswith("//"):
             return "if the line continues the value above, indent it"
         homes: dict[str, Mapping[str, keys.Reader]] = {
-            "an account's section": keys.ACCOUNT_KEYS,
+            "an account's section": self._account_keys,
             f"[{SETTINGS_NAME}]": self._settings_keys,
             "a server's section": self._server_keys[MailProtocol.IMAP],
             "an [SMTP-PORT] section": self._server_keys[MailProtocol.SMTP],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import ssl
 from collections.abc import Callable, Iterable
@@ -11,7 +10,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from emailproxy.config.hosts import canonical_host, host_and_port, is_loopback
-from emailproxy.config.model import HTTP_PORT
+from emailproxy.config.model import DAYS, HOURS, HTTP_PORT, MINUTES, SECONDS
 from emailproxy.config.scan import shown
 
 MAX_PORT = 65_535
@@ -20,6 +19,15 @@ MAX_URL = 4096  # characters; no provider comes near it, and servers refuse long
 # RFC 6749 section 3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
 SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+\Z")
 VISIBLE = re.compile(r"[\x21-\x7E]+\Z")
+
+DURATION = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(?P<unit>[a-z]*)\Z")
+UNITS = {
+    **dict.fromkeys(("", "s", "sec", "secs", "second", "seconds"), 1 * SECONDS),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 1 * MINUTES),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 1 * HOURS),
+    **dict.fromkeys(("d", "day", "days"), 1 * DAYS),
+    **dict.fromkeys(("w", "week", "weeks"), 7 * DAYS),
+}
 BOOLEANS = {
     **dict.fromkeys(("1", "yes", "true", "on"), True),
     **dict.fromkeys(("0", "no", "false", "off"), False),
@@ -53,18 +61,19 @@ def whole_number(low: float, high: float) -> Callable[[str], int]:
     return read
 
 
-def seconds(low: float, high: float, *, above_low: bool) -> Callable[[str], float]:
-    """Reads a decimal number; `above_low` says that the lower bound itself is too low."""
-    bounds = f"above {low:g} and at most {high:g}" if above_low else f"from {low:g} to {high:g}"
+def duration(low: float, high: float, *, above_low: bool) -> Callable[[str], float]:
+    """Reads seconds, or a number with its unit, to seconds; `above_low` says that the lower bound itself is too low."""
+    bounds = f"above {low:.0f} and at most {high:.0f}" if above_low else f"from {low:.0f} to {high:.0f}"
 
     def read(text: str) -> float:
-        try:
-            number = float(text) if text.isascii() else math.nan
-        except ValueError:
-            number = math.nan
-        if not low <= number <= high or (above_low and number == low):
-            raise Wrong(f"{shown(text)!r} is no number in its bounds", f"write seconds {bounds}")
-        return number
+        match = DURATION.match(text.casefold())
+        if match is None or match["unit"] not in UNITS:
+            what = f"{shown(text)!r} is no length of time"
+            raise Wrong(what, f"write seconds {bounds}, or with a unit, e.g. 90 s, 10 min, 12 h, 20 days")
+        found = float(match["number"]) * UNITS[match["unit"]]
+        if not low <= found <= high or (above_low and found == low):
+            raise Wrong(f"{shown(text)!r} is out of bounds", f"write seconds {bounds}, or with a unit, e.g. 10 min")
+        return found
 
     return read
 
@@ -72,14 +81,15 @@ def seconds(low: float, high: float, *, above_low: bool) -> Callable[[str], floa
 port = whole_number(1, MAX_PORT)
 
 
-def one_of(names: tuple[str, ...], offered: tuple[str, ...]) -> Callable[[str], str]:
-    """Reads one of several names; `offered` are those that the mend tells of."""
+def one_of(names: Iterable[str]) -> Callable[[str], str]:
+    """Reads one of several names, whatever its case."""
+    known = tuple(str(name) for name in names)
 
     def read(text: str) -> str:
         name = text.casefold()
-        if name not in names:
-            near = nearest(name, offered)
-            mend = f"did you mean {near}?" if near else f"write one of: {', '.join(offered)}"
+        if name not in known:
+            near = nearest(name, known)
+            mend = f"did you mean {near}?" if near else f"write one of: {', '.join(known)}"
             raise Wrong(f"{shown(text)!r} is not one of its values", mend)
         return name
 
@@ -118,11 +128,20 @@ def path(base: Path) -> Callable[[str], Path]:
 
     def read(text: str) -> Path:
         try:
-            return base / Path(text).expanduser()
+            return base / Path(plain(text)).expanduser()
         except RuntimeError:
             raise Wrong("the home folder is not known", "write the whole path") from None
 
     return read
+
+
+def is_path(text: str) -> bool:
+    """Whether a text can be the path of a file at all."""
+    try:
+        path(Path())(text)
+    except Wrong:
+        return False
+    return True
 
 
 def ca_file(base: Path) -> Callable[[str], Path]:
@@ -147,7 +166,7 @@ def ca_file(base: Path) -> Callable[[str], Path]:
 def endpoint(text: str) -> str:
     """A token or authorization endpoint (RFC 6749 section 3): https, but for loopback hosts."""
     mend = "write https://HOST/PATH, as the provider documents it"
-    parts = _split(text, mend)
+    parts = split_url(text, mend)
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise Wrong("is http: secrets would cross the network unencrypted", "write https://")
     if parts.scheme not in ("https", "http"):
@@ -160,7 +179,7 @@ def endpoint(text: str) -> str:
 def redirect_uri(text: str) -> str:
     """What the provider sends browsers back to (RFC 6749 section 3.1.2)."""
     mend = "write e.g. http://localhost:8801/, as it is registered with the provider"
-    parts = _split(text, mend)
+    parts = split_url(text, mend)
     if parts.scheme not in ("https", "http"):
         raise Wrong("is not an http or https URL", mend)
     if "#" in text or "?" in text:
@@ -171,7 +190,7 @@ def redirect_uri(text: str) -> str:
 def listen_address(text: str) -> str:
     """Where the redirect listener listens: ``http://host:port/`` or ``host:port``."""
     mend = "write http://127.0.0.1:8801/ or another host and port of this machine"
-    parts = _split(text if "://" in text else f"http://{text}", mend)
+    parts = split_url(text if "://" in text else f"http://{text}", mend)
     if parts.scheme == "https":
         raise Wrong("is https, which only a reverse proxy in front of it can be", mend)
     if parts.scheme != "http" or "?" in text or "#" in text or parts.port == 0:
@@ -196,7 +215,7 @@ def plain(text: str) -> str:
     return text
 
 
-def _split(text: str, mend: str) -> SplitResult:
+def split_url(text: str, mend: str) -> SplitResult:
     """A URL's parts: visible ASCII, a host, no user name.
 
     Raises:

@@ -89,10 +89,7 @@ class Provider:
 
     async def __aenter__(self) -> Self:
         app = web.Application()
-        for folder in ("", "/{tenant}/oauth2/v2.0"):  # the second: where Microsoft's documentation has them
-            app.router.add_get(f"{folder}/authorize", self._show_login, allow_head=False)
-            app.router.add_post(f"{folder}/authorize", self._decide)
-            app.router.add_post(f"{folder}/token", self._token_endpoint)
+        self._add_routes(app.router)
         # aiohttp's access log would print codes.
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
         await self._runner.setup()
@@ -100,6 +97,12 @@ class Provider:
         await site.start()
         self._port = self._runner.addresses[0][1]
         return self
+
+    def _add_routes(self, router: web.UrlDispatcher) -> None:
+        for folder in ("", "/{tenant}/oauth2/v2.0"):  # the second: where Microsoft's documentation has them
+            router.add_get(f"{folder}/authorize", self._show_login, allow_head=False)
+            router.add_post(f"{folder}/authorize", self._decide)
+            router.add_post(f"{folder}/token", self._token_endpoint)
 
     async def __aexit__(self, *_: object) -> None:
         if self._runner is not None:

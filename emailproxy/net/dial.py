@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 
-from emailproxy.errors import ServerUnavailable
+from emailproxy.errors import ServerUnavailable, system_words
 
 CONNECT_TIMEOUT_S = 10.0  # look-up and connect together: a DNS black hole fails within this
 NEXT_ADDRESS_S = 0.25  # RFC 8305 section 8: the Connection Attempt Delay
@@ -47,20 +47,24 @@ class Dialer:
         """
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                addresses = await self._resolve(host, port)
+                addresses = await self.resolve(host, port)
                 sock = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_S)
         except TimeoutError:
             raise ServerUnavailable(f"the mail server {host}:{port} does not answer; check the network") from None
         except socket.gaierror as error:
             raise ServerUnavailable(f"the name {host} cannot be looked up ({error.strerror}); check DNS") from None
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = system_words(error)
             raise ServerUnavailable(f"the mail server {host}:{port} cannot be reached ({reason})") from None
         tune(sock)
         return sock
 
-    async def _resolve(self, host: str, port: int) -> list[AddrInfoType]:
-        """One look-up a name at a time, shared by all who ask meanwhile."""
+    async def resolve(self, host: str, port: int) -> list[AddrInfoType]:
+        """The host's addresses. One look-up a name at a time, shared by all who ask meanwhile.
+
+        Raises:
+            socket.gaierror: there are none.
+        """
         key = (host, port)
         lookup = self._lookups.get(key)
         if lookup is None:

@@ -48,6 +48,12 @@ class TokenSource(Protocol):
     async def accepted(self, login: ev.Login, visit: ev.Visit) -> None:
         """The mail server took the login."""
 
+    def refused(self, login: ev.Login, visit: ev.Visit, error: LoginRefused) -> None:
+        """The client was told that its login does not go ahead. Returns at once."""
+
+    def advise(self, text: str) -> ev.Advice | None:
+        """What is known about a mail server's refusal."""
+
 
 @dataclass
 class Upstream:
@@ -68,6 +74,7 @@ class Upstream:
             host=server.server_address,
             port=server.server_port,
             ehlo_name=server.ehlo_name or DEFAULT_EHLO_NAME,
+            advise=self.tokens.advise,
         )
 
     @property
@@ -167,6 +174,8 @@ class Session:
                 self._upstream.seen = capabilities
             case ev.Refused(login, error):
                 self._log_outcome(login, "refused", f": {error}")
+                if login is not None:
+                    self._upstream.tokens.refused(login, self._visit, error)
             case ev.Noted(text):
                 log.warning("%s from %s: %s [session %s]", *self._who, text, self._visit.session)
             case ev.Relay():

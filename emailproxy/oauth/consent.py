@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import json
 import logging
 import secrets
-from base64 import urlsafe_b64encode
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit, urlunsplit
-
-from oauthlib.oauth2 import WebApplicationClient
+from typing import TypeVar, cast
 
 from emailproxy.config.model import HOURS, SECONDS, Account, FlowName
-from emailproxy.errors import AccountUnusable, ConsentRequired, LoginRefused, StateError
+from emailproxy.errors import (
+    AccountUnusable,
+    ConsentRequired,
+    LoginRefused,
+    ProviderRefused,
+    ProviderUnavailable,
+    StateError,
+    one_line,
+)
+from emailproxy.oauth.advice import no_refresh_token
+from emailproxy.oauth.asked import Asked, Redirected, asked_by, protected
+from emailproxy.oauth.authorization import authorization_url, short_link
 from emailproxy.oauth.clock import Clock
+from emailproxy.oauth.device import Poller
 from emailproxy.oauth.flights import Flights
-from emailproxy.oauth.flow import Consent, Flow, TokenSet
+from emailproxy.oauth.flow import Consent, DeviceAuthorization, DeviceFlow, FlowOf, TokenSet
+from emailproxy.oauth.happenings import Event, Happening, Notify, nobody
+from emailproxy.oauth.identity import ANYBODY, expected, guest_in, is_owner
 from emailproxy.oauth.records import sealed
+from emailproxy.oauth.waiting import Waiting, Watches
 from emailproxy.secret import Secret
 from emailproxy.store import sealing
 from emailproxy.store.base import Lockbox, Pending, PendingStore, Record, TokenStore
@@ -30,37 +39,17 @@ from emailproxy.store.sealing import AccountKey
 LIFE_S = 24 * HOURS
 STATE_OCTETS = 32  # 256 bits
 VERIFIER_OCTETS = 32  # RFC 7636 section 4.1 recommends 32, which are 43 characters
-POLL_S = 0.5 * SECONDS  # how soon a login notices that another process completed its consent
 REPEAT_S = 60 * SECONDS  # the log repeats a URL that still waits so often at most
-MAX_ANNOUNCED = 4096  # accounts whose last log line is remembered
+MAX_REMEMBERED = 4096  # accounts whose last log line, and consents whose person, is remembered
 STATE_FIELD, STATE_GENERATION = "state", 0  # what `Pending.sealed_state` is sealed as
-LABEL = "consent"  # what `Pending.encrypted` is protected as
+
+DECLINED = frozenset({"access_denied", "authorization_declined"})
+EXPIRED = frozenset({"expired_token", "code_expired"})  # the second is Microsoft's older name
+"""RFC 8628 section 3.5; the second is Microsoft's."""
 
 log = logging.getLogger("emailproxy.oauth")
 
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A consent that waits for a person."""
-
-    account: Account
-    state: Secret
-    url: str = field(repr=False)
-    """The provider's page."""
-    link: str = field(repr=False)
-    """The short link to it, under the account's `redirect_uri`."""
-    generation: int
-    """Of the account's record when this was looked at: a later one without a fault means that it is complete."""
-    _consents: Consents = field(repr=False, compare=False)
-
-    async def wait(self, timeout_s: float | None = None) -> bool:
-        """Whether it was completed, by whichever process, before `timeout_s` seconds passed.
-
-        Raises:
-            LoginRefused: no tokens will come of it: they were refused, or another consent took its place.
-            StateError: the state folder cannot be used.
-        """
-        return await self._consents.wait(self, timeout_s)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,28 +58,15 @@ class Found:
 
     pending: Pending
     account: Account
-    verifier: Secret
-    redirect_uri: str
-    url: str = field(repr=False)
+    state: Secret
+    asked: Asked = field(repr=False)
 
-
-@dataclass(slots=True)
-class Watch:
-    """Those in this process who wait for one consent."""
-
-    done: asyncio.Future[None]
-    waiting: Waiting
-    waiters: int = 0
-    poll: asyncio.Task[None] | None = None
-
-    def end(self, error: Exception | None = None) -> None:
-        if self.done.done():
-            return
-        if error is None:
-            self.done.set_result(None)
-        else:
-            self.done.set_exception(error)
-            self.done.exception()  # all may have left meanwhile: that is no "exception was never retrieved"
+    @property
+    def url(self) -> str:
+        """The provider's page."""
+        if isinstance(self.asked, Redirected):
+            return self.asked.url
+        return page_of(self.asked)
 
 
 class Consents:
@@ -100,19 +76,23 @@ class Consents:
         self,
         pending: PendingStore,
         records: TokenStore,
-        flows: Mapping[FlowName, Flow],
+        flows: FlowOf,
         resolve: Callable[[str], Account],
         *,
+        notify: Notify = nobody,
         clock: Clock | None = None,
     ) -> None:
         self._pending = pending
         self._records = records
         self._flows = flows
         self._resolve = resolve
+        self._notify = notify
         self._clock = clock or Clock()
-        self._watches: dict[str, Watch] = {}
+        self._watches = Watches(self._is_complete)
         self._announced: OrderedDict[str, float] = OrderedDict()
+        self._people: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         self._finishing: Flights[str | None] = Flights()
+        self._poller = Poller(self._clock)
 
     # ---- starting
 
@@ -126,27 +106,49 @@ class Consents:
         Args:
             lockbox: what the tokens will be sealed to, unless the account has a record by then.
             generation: of the account's record, 0 where there is none.
+
+        Raises:
+            LoginRefused: the provider gives no device code.
         """
         state = Secret(secrets.token_urlsafe(STATE_OCTETS))
-        verifier = Secret(secrets.token_urlsafe(VERIFIER_OCTETS))
-        url = authorization_url(account, account.name, state, verifier)
-        details = {"verifier": verifier.reveal(), "redirect_uri": account.redirect_uri, "url": url}
-        now_s = self._clock.now_s()
-        await self._pending.put(
-            Pending(
-                state_hash=sealing.state_hash(state),
-                account=account.key,
-                display_name=account.name,
-                created_s=now_s,
-                expires_s=now_s + LIFE_S,
-                lockbox=lockbox,
-                sealed_state=sealing.seal(lockbox.public_key, account.key, STATE_FIELD, STATE_GENERATION, state),
-                encrypted=sealing.protect(state, LABEL, json.dumps(details).encode()),
+        asked = await self._ask(account, state)
+        pending = self._pending_of(account, lockbox, state, asked)
+        await self._pending.put(pending)
+        waiting = self._waiting(Found(pending, account, state, asked), generation, again=False)
+        self._notify(
+            Happening(
+                Event.CONSENT_REQUIRED,
+                account.name,
+                reason=f"{account.name} must be signed in: {waiting.what_to_do}",
+                link=waiting.link,
+                url=waiting.url,
+                user_code=waiting.user_code,
+                expires_at_s=waiting.expires_at_s,
             )
         )
-        waiting = Waiting(account, state, url, short_link(account.redirect_uri, state), generation, self)
-        self._announce(waiting, again=False)
         return waiting
+
+    async def _ask(self, account: Account, state: Secret) -> Asked:
+        if account.flow is FlowName.DEVICE:
+            return await cast(DeviceFlow, self._flows(account)).begin(account)
+        verifier = Secret(secrets.token_urlsafe(VERIFIER_OCTETS))
+        return Redirected(verifier, account.redirect_uri, authorization_url(account, account.name, state, verifier))
+
+    def _pending_of(self, account: Account, lockbox: Lockbox, state: Secret, asked: Asked) -> Pending:
+        now_s = self._clock.now_s()
+        device = asked if isinstance(asked, DeviceAuthorization) else None
+        return Pending(
+            state_hash=sealing.state_hash(state),
+            account=account.key,
+            display_name=account.name,
+            created_s=now_s,
+            expires_s=now_s + LIFE_S if device is None else min(now_s + LIFE_S, device.expires_at_s),
+            lockbox=lockbox,
+            sealed_state=sealing.seal(lockbox.public_key, account.key, STATE_FIELD, STATE_GENERATION, state),
+            encrypted=protected(account, state, asked),
+            device_url="" if device is None else page_of(device),
+            user_code="" if device is None else device.user_code,
+        )
 
     def resume(self, account: Account, pending: Pending, key: AccountKey, *, generation: int = 0) -> Waiting | None:
         """The consent that waits already, for who has its key; None where the configuration has changed since."""
@@ -154,13 +156,23 @@ class Consents:
             return None
         try:
             state = key.open(account.key, STATE_FIELD, STATE_GENERATION, pending.sealed_state)
-            found = decrypted(account, pending, state)
+            asked = asked_by(account, pending, state)
         except StateError:
             return None
-        if found is None:
-            return None
-        waiting = Waiting(account, state, found.url, short_link(found.redirect_uri, state), generation, self)
-        self._announce(waiting, again=True)
+        return self._waiting(Found(pending, account, state, asked), generation, again=True) if asked else None
+
+    def _waiting(self, found: Found, generation: int, *, again: bool) -> Waiting:
+        """Says in the log what the person has to do, and begins to ask the provider for an answer that comes there."""
+        link, code = found.url, ""
+        match found.asked:
+            case Redirected(redirect_uri=redirect_uri):
+                link = short_link(redirect_uri, found.state)
+            case DeviceAuthorization() as device:
+                link, code = device.verification_uri, device.user_code
+                self._poller.follow(found.pending.state_hash, device.interval_s, lambda: self._poll(found, device))
+        ends_s = found.pending.expires_s
+        waiting = Waiting(found.account, found.state, found.url, link, code, ends_s, generation, self)
+        self._announce(waiting, again=again)
         return waiting
 
     async def accounts(self) -> list[Account]:
@@ -179,11 +191,13 @@ class Consents:
         said_at_s = self._announced.get(name)
         if again and said_at_s is not None and now_s - said_at_s < REPEAT_S:
             return
-        self._announced[name] = now_s
-        self._announced.move_to_end(name)
-        if len(self._announced) > MAX_ANNOUNCED:
-            self._announced.popitem(last=False)
+        remember(self._announced, name, now_s)
         log.warning("Please visit the following URL to authenticate account %s: %s", waiting.account.name, waiting.url)
+        if waiting.user_code:
+            log.warning(
+                "Visit %s and use code %s to authenticate account %s",
+                waiting.link, waiting.user_code, waiting.account.name,
+            )  # fmt: skip
 
     # ---- completing
 
@@ -198,15 +212,15 @@ class Consents:
             return None
         account = self._resolve(pending.display_name)
         try:
-            found = decrypted(account, pending, state)
+            asked = asked_by(account, pending, state)
         except StateError:
             return None
-        if found is None:
+        if asked is None:
             raise AccountUnusable(
                 f"the configuration of {account.name} changed after this sign-in began; "
                 "let the mail program log in again for a new link"
             )
-        return found
+        return Found(pending, account, state, asked)
 
     async def finish(self, state: Secret, code: Secret) -> str | None:
         """Exchanges the code and stores the tokens. The account's name, or None where the state is not pending.
@@ -215,75 +229,86 @@ class Consents:
         (a browser that is closed) stops nothing.
 
         Raises:
-            LoginRefused, StateError: no tokens, or not stored; the account's record is as it was, and its next
-                login starts a new consent.
+            LoginRefused, StateError: no tokens, somebody else's, or not stored; the account's record is as it was,
+                and its next login starts a new consent.
         """
         return await self._finishing.run(object(), lambda: self._finish(state, code))
 
     async def _finish(self, state: Secret, code: Secret) -> str | None:
         found = await self.find(state)
-        if found is None:
+        if found is None or not isinstance(found.asked, Redirected):
             return None
-        account = found.account
         # The whole exchange under the lock: a login meanwhile waits for its tokens and starts no other consent.
-        async with self._records.locked(account.key) as record:
-            if await self._pending.claim(state.reveal()) is None:
+        async with self._records.locked(found.account.key) as record:
+            if await self._pending.claim(state.reveal()) is None or not is_for(found, record):
                 return None
-            if record is not None and record.lockbox.public_key != found.pending.lockbox.public_key:
-                return None  # the account was set up otherwise: who began this may not know its password
             try:
-                flow = self._flows[account.flow]
-                consent = Consent(code, found.verifier, found.redirect_uri)
-                await self._keep(found.pending, record, await flow.acquire(account, consent))
+                consent = Consent(code, found.asked.verifier, found.asked.redirect_uri)
+                tokens = await self._flows(found.account).acquire(found.account, consent)
+                await self._keep(found, record, tokens)
             except (LoginRefused, StateError) as error:
-                log.warning("the sign-in of %s failed: %s", account.name, error)
-                self._wake(found.pending.state_hash, error)
+                self._failed(found, error)
                 raise
-        log.info("account %s is signed in", account.name)
-        self._wake(found.pending.state_hash)
         return found.pending.display_name
 
-    async def _keep(self, pending: Pending, record: Record | None, tokens: TokenSet) -> None:
+    async def _poll(self, found: Found, device: DeviceAuthorization) -> None:
+        """Asks once whether the person has entered the code, and stores the tokens if so.
+
+        Under the lock: of two processes that poll the same code, one gets the tokens and stores them before the other
+        asks, and that one finds nothing left to ask for. A refusal is final, then.
+
+        Raises:
+            ProviderUnavailable: not yet, or no sensible answer; the consent goes on waiting.
+        """
+        state = found.state.reveal()
+        async with self._records.locked(found.account.key) as record:
+            if await self._pending.by_state(state) is None:
+                return
+            try:
+                if is_for(found, record):
+                    tokens = await self._flows(found.account).acquire(found.account, device)
+                    if await self._pending.claim(state) is not None:
+                        await self._keep(found, record, tokens)
+                else:
+                    await self._pending.claim(state)
+            except ProviderUnavailable:
+                raise
+            except (LoginRefused, StateError) as error:
+                with suppress(StateError):
+                    await self._pending.claim(state)
+                self._failed(found, last_word(found.account, error))
+
+    async def _keep(self, found: Found, record: Record | None, tokens: TokenSet) -> None:
+        """Stores the tokens, if they are of whose sign-in serves the account.
+
+        Raises:
+            ConsentRequired: somebody else signed in.
+            StateError: they cannot be stored.
+        """
+        name = found.account.name
+        if not is_owner(found.account, tokens.identities):
+            raise somebody_else(found.account, tokens.identities)
         if tokens.refresh_token is None:
-            log.warning(
-                "the provider gave %s no refresh token: its owner must sign in again when the access token ends; "
-                "add offline_access to oauth2_scope, if the provider knows it",
-                pending.display_name,
-            )
-        base = record or Record(account=pending.account, lockbox=pending.lockbox)
+            log.warning("%s", no_refresh_token(found.account))
+        base = record or Record(account=found.pending.account, lockbox=found.pending.lockbox)
         await self._records.save(sealed(base, tokens, now_s=self._clock.now_s()))
+        remember(self._people, found.pending.state_hash, tokens.identities)
+        log.info("account %s is signed in%s", name, f" as {tokens.identities[0]}" if tokens.identities else "")
+        self._watches.wake(found.pending.state_hash)
+
+    def _failed(self, found: Found, error: LoginRefused | StateError) -> None:
+        log.warning("the sign-in of %s failed: %s", found.account.name, error)
+        self._watches.wake(found.pending.state_hash, error)
 
     # ---- waiting
 
     async def wait(self, waiting: Waiting, timeout_s: float | None) -> bool:
         """As `Waiting.wait`."""
-        name = sealing.state_hash(waiting.state)
-        watch = self._watches.get(name)
-        if watch is None:
-            watch = self._watches[name] = Watch(asyncio.get_running_loop().create_future(), waiting)
-            watch.poll = asyncio.create_task(self._poll(watch))
-        watch.waiters += 1
-        try:
-            await asyncio.wait({watch.done}, timeout=timeout_s)
-            if watch.done.done():
-                watch.done.result()
-                return True
-            return await self._is_complete(waiting)
-        finally:
-            watch.waiters -= 1
-            if watch.waiters == 0:
-                if self._watches.get(name) is watch:
-                    del self._watches[name]
-                watch.poll.cancel() if watch.poll else None
+        return await self._watches.wait(waiting, timeout_s)
 
-    async def _poll(self, watch: Watch) -> None:
-        while not watch.done.done():
-            try:
-                if await self._is_complete(watch.waiting):
-                    watch.end()
-            except (ConsentRequired, StateError) as error:
-                watch.end(error)
-            await asyncio.wait({watch.done}, timeout=POLL_S)
+    def who(self, waiting: Waiting) -> tuple[str, ...]:
+        """As `Waiting.who`."""
+        return self._people.get(sealing.state_hash(waiting.state), ())
 
     async def _is_complete(self, waiting: Waiting) -> bool:
         """Whether the consent is used up and tokens came of it: a refresh alone leaves it waiting.
@@ -293,58 +318,60 @@ class Consents:
         """
         if await self._pending.by_state(waiting.state.reveal()) is not None:
             return False
+        name = waiting.account.name
         async with self._records.locked(waiting.account.key) as record:  # an exchange under way ends first
             if record is not None and record.generation > waiting.generation and not record.needs_sign_in:
                 return True
-        raise ConsentRequired(
-            f"the sign-in of {waiting.account.name} failed, or another one took its place; try again for a new link"
-        )
-
-    def _wake(self, state_hash: str, error: Exception | None = None) -> None:
-        watch = self._watches.get(state_hash)
-        if watch is not None:
-            watch.end(error)
+        if self._clock.wall_s() >= waiting.expires_at_s:
+            what = "code" if waiting.user_code else "link"
+            raise ConsentRequired(f"nobody signed {name} in before the {what} ended; try again for a new {what}")
+        raise ConsentRequired(f"the sign-in of {name} failed, or another one took its place; try again for a new link")
 
     async def close(self) -> None:
         """Lets exchanges under way reach the disk."""
+        await self._poller.close()
         await self._finishing.close()
 
 
-def decrypted(account: Account, pending: Pending, state: Secret) -> Found | None:
-    """What the consent holds; None where the account's configuration would ask something else now.
-
-    Raises:
-        StateDamaged: it does not open with this state.
-    """
-    details = json.loads(sealing.reveal(state, LABEL, pending.encrypted))
-    verifier = Secret(details["verifier"])
-    if authorization_url(account, pending.display_name, state, verifier) != details["url"]:
-        return None
-    return Found(pending, account, verifier, details["redirect_uri"], details["url"])
+def page_of(device: DeviceAuthorization) -> str:
+    """Where the person goes: with the code in it already, where the provider has such a page."""
+    return device.verification_uri_complete or device.verification_uri
 
 
-def authorization_url(account: Account, name: str, state: Secret, verifier: Secret) -> str:
-    """The provider's page for this account (RFC 6749 section 4.1.1, RFC 7636 section 4.3)."""
-    if account.permission_url is None:
-        raise AccountUnusable(f"account {account.name} has no permission_url; add it to [{account.section}]")
-    challenge = urlsafe_b64encode(hashlib.sha256(verifier.reveal().encode("ascii")).digest()).rstrip(b"=")
-    scheme, rest = account.permission_url.split(":", 1)
-    # oauthlib takes https only; that plain http is for loopback hosts, the configuration has made sure of.
-    url: str = WebApplicationClient(account.client_id).prepare_request_uri(
-        f"https:{rest}",
-        redirect_uri=account.redirect_uri,
-        scope=account.scope,
-        state=state.reveal(),
-        code_challenge=challenge.decode("ascii"),
-        code_challenge_method="S256",
-        access_type="offline",
-        login_hint=name if "@" in name else None,
+def is_for(found: Found, record: Record | None) -> bool:
+    """Whether the account was not set up otherwise since: who began this may not know its password."""
+    return record is None or record.lockbox.public_key == found.pending.lockbox.public_key
+
+
+def last_word(account: Account, error: LoginRefused | StateError) -> LoginRefused | StateError:
+    """A refusal of a device code, as who waits should hear it (RFC 8628 section 3.5)."""
+    if not isinstance(error, ProviderRefused):
+        return error
+    if error.code in DECLINED:
+        return ConsentRequired(f"the sign-in of {account.name} was declined: {error}; try again for a new code")
+    if error.code in EXPIRED:
+        return ConsentRequired(f"nobody signed {account.name} in before the code ended; try again for a new code")
+    return error
+
+
+def somebody_else(account: Account, identities: tuple[str, ...]) -> ConsentRequired:
+    """Tokens of another mailbox would be refused by the mail server, or open the wrong one."""
+    who, owner, name = one_line(guest_in(identities) or identities[0]), expected(account), account.name
+    whose = name if owner == name else f"{name}, for which {owner} signs in"
+    told = f"{who} signed in, but this is the sign-in of {whose}; nothing was stored. "
+    if guest_in(identities):
+        return ConsentRequired(
+            f"{told}That is a guest's name, and guests have no mailbox: set tenant (or the tenant in token_url and "
+            "permission_url) to the mailbox's own, or to consumers for a personal account, then sign in again"
+        )
+    return ConsentRequired(
+        f"{told}Sign in as {owner} (a private browser window helps), or set token_owner = {who} in [{name}] if that "
+        f"person's sign-in shall serve it ({ANYBODY} for anybody's)"
     )
-    return scheme + url.removeprefix("https")
 
 
-def short_link(redirect_uri: str, state: Secret) -> str:
-    """``http://HOST/PATH/c/STATE``: short enough for an error reply of 512 octets."""
-    uri = urlsplit(redirect_uri)
-    path = f"{uri.path.rstrip('/')}/c/{state.reveal()}"
-    return urlunsplit((uri.scheme, uri.netloc, path, "", ""))
+def remember(memory: OrderedDict[str, T], key: str, value: T) -> None:
+    memory[key] = value
+    memory.move_to_end(key)
+    if len(memory) > MAX_REMEMBERED:
+        memory.popitem(last=False)

@@ -4,33 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import ssl
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from emailproxy.config.model import KIB, MINUTES, SECONDS, Account
-from emailproxy.errors import ProviderRefused, ProviderUnavailable
-from emailproxy.oauth.breaker import Breaker, Refrain
+from emailproxy.config.model import SECONDS, Account
+from emailproxy.oauth.attempts import Attempts
+from emailproxy.oauth.breaker import Refrain
 from emailproxy.oauth.clock import Clock
 from emailproxy.oauth.flow import TokenSet
-from emailproxy.oauth.replies import Reply, Unreadable, date_s, tokens_of
+from emailproxy.oauth.replies import MAX_BODY, Reply, tokens_of
+from emailproxy.oauth.unreachable import late, unreachable, untrusted
 from emailproxy.secret import Secret
 
 if TYPE_CHECKING:
     import aiohttp
 
-TOTAL_S = 30 * SECONDS  # for all attempts together: what a mail client waits before it gives up
 CONNECT_S = 10 * SECONDS
-MAX_BODY = 64 * KIB  # octets: a reply holds three tokens at most
-MAX_ATTEMPTS = 4
-FIRST_DELAY_S = 0.5 * SECONDS  # doubled each time, and spread by half, so that many proxies do not ask in step
-MAX_POLITE_WAIT_S = 5 * SECONDS  # a `Retry-After` up to here is waited out inside the login
-MAX_SKEW_S = 5 * MINUTES  # Kerberos' limit; more than that breaks certificates and lifetimes, and is worth a warning
 
 log = logging.getLogger("emailproxy.oauth")
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A request's body, and the secrets in it, which no error text may repeat."""
+
+    body: str = field(repr=False)
+    sent: Collection[Secret]
+
+
+class Read(Protocol[T_co]):
+    """Makes of a reply what it means, or the error that it is; `replies.tokens_of` is one."""
+
+    def __call__(self, reply: Reply, *, now_s: int, sent: Collection[Secret]) -> T_co: ...
 
 
 class TokenEndpoint:
@@ -39,11 +51,10 @@ class TokenEndpoint:
     def __init__(self, *, ca_file: Path | None = None, clock: Clock | None = None) -> None:
         """`ca_file` stands in place of the system's trust store."""
         self._ca_file = ca_file
-        self._clock = clock or Clock()
-        self._breaker = Breaker(self._clock.monotonic_s)
+        self.clock = clock or Clock()
+        self.attempts = Attempts(self.clock)
+        """Shared with whoever else asks providers, so that all heed the same `Retry-After`."""
         self._session: aiohttp.ClientSession | None = None
-        self._skewed: set[str] = set()
-        """Hosts of providers whose clock is not ours, as the log has it."""
 
     async def request(self, account: Account, form: str, *, sent: Collection[Secret], once: bool = False) -> TokenSet:
         """Sends `form` to the account's token endpoint, and again while that may help.
@@ -55,61 +66,31 @@ class TokenEndpoint:
         Raises:
             ProviderUnavailable, ProviderRefused: as `Flow.acquire` says.
         """
-        url = urlsplit(account.token_url)
-        client = f"{url.netloc}{url.path} {account.client_id}"
-        deadline_s = self._clock.monotonic_s() + TOTAL_S
-        for attempt in range(1, (1 if once else MAX_ATTEMPTS) + 1):
-            try:
-                async with self._breaker.permit(client, deadline_s - self._clock.monotonic_s()):
-                    return await self._attempt(account, client, form, sent, deadline_s)
-            except (Refrain, Unreadable):
-                raise
-            except ProviderUnavailable as error:
-                delay_s = self._delay_s(attempt, error.retry_after_s)
-                out_of_time = self._clock.monotonic_s() + delay_s >= deadline_s
-                if once or attempt == MAX_ATTEMPTS or delay_s > MAX_POLITE_WAIT_S or out_of_time:
-                    raise
-            await self._clock.sleep(delay_s)
-        raise AssertionError("unreachable: the last attempt raises")
 
-    async def _attempt(
-        self, account: Account, client: str, form: str, sent: Collection[Secret], deadline_s: float
-    ) -> TokenSet:
-        now_s = self._clock.now_s()
-        reply = await self._post(account.token_url, form, deadline_s - self._clock.monotonic_s())
-        self._compare_clocks(reply)
-        try:
-            tokens = tokens_of(reply, now_s=now_s, sent=sent)
-        except ProviderUnavailable as error:
-            if error.retry_after_s is not None:
-                self._breaker.opened(client, error.retry_after_s)
-            raise
-        except ProviderRefused:
-            self._breaker.closed(client)
-            raise
-        self._breaker.closed(client)
-        return tokens
+        async def same() -> Form:
+            return Form(form, sent)
 
-    def _compare_clocks(self, reply: Reply) -> None:
-        """Says so in the log, once, where this machine's clock is wrong: what follows is hard to guess from."""
-        try:
-            ahead_s = self._clock.wall_s() - date_s(reply.date or "")
-        except (ValueError, TypeError, OverflowError, IndexError):
-            return
-        if abs(ahead_s) <= MAX_SKEW_S:
-            self._skewed.discard(reply.host)
-        elif reply.host not in self._skewed:
-            self._skewed.add(reply.host)
-            way = "ahead of" if ahead_s > 0 else "behind"
-            mend = "set it (NTP), or tokens and certificates seem to end at the wrong time"
-            log.warning("this machine's clock is %.0f s %s that of %s; %s", abs(ahead_s), way, reply.host, mend)
+        return await self.ask(account.token_url, account.client_id, same, tokens_of, once=once)
 
-    @staticmethod
-    def _delay_s(attempt: int, asked_s: float | None) -> float:
-        if asked_s is not None:
-            return asked_s
-        doubled_s: float = FIRST_DELAY_S * 2 ** (attempt - 1)
-        return doubled_s * random.uniform(0.5, 1.5)  # noqa: S311 - spreads load, hides nothing
+    async def ask(
+        self, url: str, client_id: str, form: Callable[[], Awaitable[Form]], read: Read[T], *, once: bool = False
+    ) -> T:
+        """What `read` makes of an endpoint's reply to a form, which is made anew for every attempt.
+
+        Raises:
+            ProviderUnavailable, ProviderRefused: as `request`; or what `form` and `read` raise.
+        """
+        parts = urlsplit(url)
+
+        async def attempt(left_s: float) -> T:
+            begun_s = self.clock.monotonic_s()
+            filled = await form()
+            now_s = self.clock.now_s()
+            reply = await self._post(url, filled.body, left_s - (self.clock.monotonic_s() - begun_s))
+            self.attempts.skew.compare(reply)
+            return read(reply, now_s=now_s, sent=filled.sent)
+
+        return await self.attempts.run(f"{parts.netloc}{parts.path} {client_id}", attempt, once=once)
 
     async def _post(self, url: str, form: str, left_s: float) -> Reply:
         import aiohttp
@@ -134,16 +115,12 @@ class TokenEndpoint:
                 headers = response.headers
                 return Reply(host, response.status, headers.get("Retry-After"), body, headers.get("Date"))
         except TimeoutError:
-            raise ProviderUnavailable(f"the provider at {host} did not answer in time; try again later") from None
+            raise late(host) from None
         except aiohttp.ClientSSLError as error:
-            reason = getattr(getattr(error, "certificate_error", None), "verify_message", None) or "TLS failed"
-            raise ProviderUnavailable(
-                f"the provider at {host} cannot be trusted: {reason}; check token_url, the clock and ca_file"
-            ) from None
+            reason = getattr(getattr(error, "certificate_error", None), "verify_message", None)
+            raise untrusted(host, reason) from None
         except (aiohttp.ClientError, OSError) as error:
-            raise ProviderUnavailable(
-                f"the provider at {host} cannot be reached ({type(error).__name__}); check the network"
-            ) from None
+            raise unreachable(host, error) from None
 
     def _opened(self) -> aiohttp.ClientSession:
         import aiohttp

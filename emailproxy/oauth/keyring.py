@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
@@ -43,8 +44,13 @@ class Keyring:
         """The key, where this password opened this lockbox before in this process."""
         return self._warm.find(account.key, lockbox, password)
 
-    async def unlock(self, account: Account, lockbox: Lockbox, password: Secret, address: str = "") -> AccountKey:
+    async def unlock(
+        self, account: Account, lockbox: Lockbox, password: Secret, address: str = "", *, counts: bool = True
+    ) -> AccountKey:
         """The account's key.
+
+        Args:
+            counts: whether one that opens no slot is a wrong password; not yet, where the provider is asked next.
 
         Raises:
             WrongPassword: the password opens no slot; nothing is changed.
@@ -60,10 +66,31 @@ class Keyring:
             try:
                 key, _slot = await self._derive(lambda: sealing.unlock(lockbox, account.key, password))
             except WrongPassword:
-                self._throttle.failed(account.key, address)
+                if counts:
+                    self._throttle.failed(account.key, address)
                 raise
         self.remember(account, lockbox, password, key)
         return key
+
+    @contextmanager
+    def guess(self, account: Account, address: str) -> Iterator[None]:
+        """A password that somebody else is asked about: it counts as wrong until it turns out not to be, so that
+        guesses in parallel are counted, too. One that is wrong raises WrongPassword.
+
+        Raises:
+            TooManyLogins: too many were wrong; nobody is to be asked.
+        """
+        self._throttle.check(account.key, address)
+        self._throttle.failed(account.key, address)
+        wrong = False
+        try:
+            yield
+        except WrongPassword:
+            wrong = True
+            raise
+        finally:
+            if not wrong:
+                self._throttle.forgive(account.key, address)
 
     async def new_lockbox(self, account: Account, password: Secret, address: str = "") -> tuple[Lockbox, AccountKey]:
         """A new key pair with this password as its first slot. It is nobody's until it is stored.

@@ -6,6 +6,8 @@ import html
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
+from emailproxy.oauth.answer import Declined
+
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
@@ -67,14 +69,21 @@ def bad_request(what: str) -> Page:
     return page(HTTPStatus.BAD_REQUEST, "This is not a sign-in", what, "Nothing was changed.")
 
 
-def declined(error: str, description: str) -> Page:
-    """The provider's `error=` answer (RFC 6749 section 4.1.2.1)."""
+def declined(answer: Declined) -> Page:
+    """The provider's `error=` answer: what it means and what to do, where that is known, then the provider's words."""
+    advice = answer.advice
+    known = () if advice is None else (sentence(advice.meaning), sentence(advice.action))
     return page(
         HTTPStatus.BAD_REQUEST,
         "The provider did not sign you in",
-        f"It says: {error}" + (f" ({description})" if description else ""),
+        *known,
+        f"It says: {answer.words}",
         "Nothing was changed. You can open the same sign-in link and try again.",
     )
+
+
+def sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def failed(status: HTTPStatus, why: str) -> Page:

@@ -1,18 +1,15 @@
-"""Tokens in and out of an account's record, and how long they are good for."""
+"""Tokens in and out of an account's record."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from emailproxy.config.model import MINUTES
 from emailproxy.oauth.flow import TokenSet
 from emailproxy.store import sealing
 from emailproxy.store.base import Record
 from emailproxy.store.sealing import AccountKey
 
 ACCESS, REFRESH = "access_token", "refresh_token"  # the fields' names in `Record.sealed`
-MARGIN_S = 10 * MINUTES
-"""A token is refreshed so long before its end: a session that begins with it should not end in the middle."""
 
 
 def sealed(record: Record, tokens: TokenSet, *, now_s: int) -> Record:
@@ -54,16 +51,3 @@ def opened(record: Record, key: AccountKey) -> TokenSet | None:
         refresh_token=values.get(REFRESH),
         scope=record.scope,
     )
-
-
-def is_live(tokens: TokenSet, now_s: float) -> bool:
-    """Whether the access token has not ended; one whose end is not known is live until a server refuses it."""
-    return tokens.expires_at_s is None or now_s < tokens.expires_at_s
-
-
-def is_fresh(tokens: TokenSet, obtained_at_s: int | None, now_s: float) -> bool:
-    """Whether the access token is not to be renewed yet: outside the margin, which is half the life at most."""
-    if tokens.expires_at_s is None:
-        return True
-    life_s = MARGIN_S * 2 if obtained_at_s is None else tokens.expires_at_s - obtained_at_s
-    return now_s < tokens.expires_at_s - max(0.0, min(MARGIN_S, life_s / 2))

@@ -11,7 +11,7 @@ import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from emailproxy.config.model import SECONDS, Account
+from emailproxy.config.model import SECONDS, Account, FlowName
 from emailproxy.oauth.callback import Callback
 from emailproxy.oauth.consent import Consents
 
@@ -41,11 +41,13 @@ class RedirectListener:
         self._one_at_a_time = asyncio.Lock()
 
     async def ensure(self, account: Account) -> None:
-        """Listens where this account's redirects arrive.
+        """Listens where this account's redirects arrive; a flow that redirects nowhere needs no listener.
 
         An address that cannot be had is not fatal: it is in the log once, and another process that listens there
         completes the consent just as well.
         """
+        if account.flow is not FlowName.AUTHORIZATION_CODE:
+            return
         self._callback.expect(account)
         if account.listen_address in self._complete:
             return

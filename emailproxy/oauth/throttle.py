@@ -46,6 +46,15 @@ class Throttle:
         if address:
             self._spend(PER_ADDRESS, address)
 
+    def forgive(self, account: str, address: str) -> None:
+        """Takes back a `failed`: the password was not wrong."""
+        for counter, refill_s in (
+            ((PER_ACCOUNT.what, account), PER_ACCOUNT.refill_s),
+            ((PER_ADDRESS.what, address), PER_ADDRESS.refill_s),
+        ):
+            if counter in self._spent:
+                self._spent[counter] -= refill_s
+
     def begin(self, address: str) -> None:
         """Counts an account that a login begins, or raises `TooManyLogins`."""
         self._check(NEW_ACCOUNTS, address)

@@ -67,7 +67,8 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A consent that waits for a person. Useless without the `state`, which the URL holds."""
+    """A consent that waits for a person. Useless without the `state`, which the URL holds; a device's is in nothing but
+    `sealed_state`."""
 
     state_hash: str
     """SHA-256 of the `state` parameter, in hexadecimal: the file's name."""
@@ -83,7 +84,13 @@ class Pending:
     sealed_state: bytes
     """The `state`, sealed to the lockbox's public key: the same password finds the same URL again."""
     encrypted: bytes
-    """What the completion needs (PKCE verifier, redirect_uri, the provider's URL), AES-256-GCM under HKDF(state)."""
+    """What the completion needs (PKCE verifier, redirect_uri, the provider's URL; or the device code), AES-256-GCM
+    under HKDF(state)."""
+    device_url: str = ""
+    """For a device authorization (RFC 8628), where the person goes. In the clear, as it was in the log: with URL and
+    user code a person can sign in; to get the tokens takes the device code."""
+    user_code: str = ""
+    """What the person types there."""
 
 
 class TokenStore(Protocol):

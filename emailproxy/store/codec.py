@@ -36,7 +36,7 @@ RECORD_HEADER = """\
 # passwords on it. To be rid of it: emailproxy accounts remove ACCOUNT. More: the README, on state at rest.
 """
 PENDING_HEADER = """\
-# emailproxy keeps one pending sign-in here, until its owner has signed in or a day has passed.
+# emailproxy keeps one pending sign-in here, until its owner has signed in, or the link or code has ended.
 # The program writes this file; change nothing by hand. To start anew, delete it and log in again.
 # More: the README, on state at rest.
 """
@@ -82,6 +82,9 @@ def dump_pending(pending: Pending) -> bytes:
         "sealed_state": _octets(pending.sealed_state),
         "encrypted": _octets(pending.encrypted),
     }
+    for key, text in (("device_url", pending.device_url), ("user_code", pending.user_code)):
+        if text:
+            consent[key] = _text(text)
     return _checked(
         _write(PENDING_HEADER, {"consent": consent, **_dump_lockbox(pending.lockbox)}), parse_pending, pending
     )
@@ -182,6 +185,8 @@ def parse_pending(data: bytes) -> Pending:
         lockbox=_parse_lockbox(sections),
         sealed_state=consent.octets("sealed_state"),
         encrypted=consent.octets("encrypted"),
+        device_url=consent.optional_text("device_url"),
+        user_code=consent.optional_text("user_code"),
     )
     consent.end()
     _refuse_rest(sections)
@@ -245,6 +250,9 @@ class _Section:
             return self.octets(key).decode("utf-8", "surrogatepass")
         except UnicodeDecodeError:
             raise self._wrong(key, "is not text") from None
+
+    def optional_text(self, key: str) -> str:
+        return self.text(key) if key in self._keys else ""
 
     def match(self, key: str, pattern: re.Pattern[str]) -> str:
         value = self._take(key)

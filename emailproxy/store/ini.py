@@ -60,6 +60,14 @@ class IniStore:
         async with self._locks.hold(names.stem_of(account)):
             yield await self.load(account)
 
+    async def is_locked(self, account: str) -> bool:
+        """Whether somebody, in whatever process, is about to change the account's record. Waits for nobody.
+
+        Raises:
+            StateError: the lock file cannot be opened.
+        """
+        return await self._locks.is_held(names.stem_of(account))
+
     def is_current(self, record: Record) -> bool:
         """Whether the account's file is the one that this record was read from or saved to; True where the disk fails.
 

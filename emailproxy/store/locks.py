@@ -49,6 +49,14 @@ class FolderLocks:
                 del self._holders[name]
                 lock.release()
 
+    async def is_held(self, name: str) -> bool:
+        """Whether any task or process holds the lock of this file name now. Waits for nobody, and makes no file.
+
+        Raises:
+            StateError: the lock file cannot be opened.
+        """
+        return await self._threads.run(lambda: _is_held(self._state.locks / f"{name}.lock"))
+
     def _prepare(self, path: Path) -> None:
         self._state.make(self._state.locks)
         if files.as_root():  # made by root, the file would shut the service's user out
@@ -69,3 +77,17 @@ async def _locked(path: Path) -> FileLock:
             files.failed("lock", path, error)
         else:
             return lock
+
+
+def _is_held(path: Path) -> bool:
+    lock = FileLock(path, mode=files.FILE_MODE, thread_local=False)
+    try:
+        if not path.exists():
+            return False
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    except OSError as error:
+        files.failed("lock", path, error)
+    lock.release()
+    return False

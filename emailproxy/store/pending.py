@@ -1,6 +1,7 @@
 """Consents that wait for a person: one INI file each, named by SHA-256 of its `state`.
 
-A file is useless without the `state`, which only the URL holds. Any process with the folder can finish a consent.
+A file is useless without the `state`, which only the URL holds; a device authorization's is in no URL, and opens with
+the account's password alone. Any process with the folder and the `state` can finish a consent.
 """
 
 from __future__ import annotations

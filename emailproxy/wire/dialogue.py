@@ -23,6 +23,18 @@ REFUSED_TWICE = (
 )
 
 
+def told(advice: ev.Advice, words: str) -> str:
+    """What is known about a mail server's words, and the words: in a short line the advice is what must not be cut."""
+    return f"{advice} (the mail server says: {words})"
+
+
+def refused_twice(words: str, advice: ev.Advice | None) -> str:
+    """For who hears that a fresh token did not help."""
+    if advice is not None:
+        return told(advice, words)
+    return f"the mail server refused the access token ({words or 'no reason given'}); {REFUSED_TWICE}"
+
+
 class Dialogue(ServerSide):
     """Common to all protocols: the client, the token, the two attempts. Protocols fill in the words."""
 
@@ -142,7 +154,8 @@ class Dialogue(ServerSide):
         except ProtocolError as error:
             self._lose_server(ServerUnavailable(f"the mail server's reply cannot be read: {error}"))
         except Broken as broken:
-            refused = ServerUnavailable(str(broken))
+            advice = self._terms.advise(str(broken))
+            refused = ServerUnavailable(f"{advice} ({broken})" if advice is not None else str(broken))
             if broken.fatal:
                 self._end(refused)
             else:
@@ -245,6 +258,7 @@ class Dialogue(ServerSide):
 
     def _try_to_log_in(self, login: ev.Login) -> Steps[None]:
         rejected: str | None = None
+        advice: ev.Advice | None = None
         for _ in range(2):
             self._answer = None
             self._emit(ev.NeedToken(login, rejected))
@@ -260,8 +274,11 @@ class Dialogue(ServerSide):
                 self._emit(ev.Relay(login, self._answer, *leftovers))
                 self._over = True
                 return
-            rejected = verdict.text
-        raise TokenRefused(f"the mail server refused the access token ({rejected}); {REFUSED_TWICE}")
+            rejected, advice = verdict.text, self._terms.advise(verdict.text)
+            if advice is not None and advice.temporary:  # a fresh token would be refused just the same
+                raise ServerUnavailable(told(advice, rejected))
+        assert rejected is not None
+        raise TokenRefused(refused_twice(rejected, advice))
 
     def _attempt(self, credential: ev.Credential) -> Steps[Accepted | Rejected]:
         """One login upstream. A server that hung up while we got the token is dialled once more."""

@@ -6,7 +6,7 @@ A dialogue sits between a mail client and a mail server until the login is decid
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -49,6 +49,23 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True)
+class Advice:
+    """What a provider's or server's error means, and what to do about it."""
+
+    meaning: str
+    action: str
+    temporary: bool = False
+    """It passes by itself: a fresh token would not help, and nobody needs to do anything."""
+
+    def __str__(self) -> str:
+        return f"{self.meaning}; {self.action}"
+
+
+def no_advice(text: str) -> Advice | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
 class Terms:
     """What a dialogue must know of the server before it talks to it."""
 
@@ -61,6 +78,8 @@ class Terms:
     port: int = 0
     ehlo_name: str = "[127.0.0.1]"
     """What we call ourselves in EHLO (RFC 5321 section 4.1.3)."""
+    advise: Callable[[str], Advice | None] = no_advice
+    """What is known about a server's refusal."""
 
 
 class Side(Enum):

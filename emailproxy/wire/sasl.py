@@ -47,7 +47,7 @@ def make_login(user: bytes, password: bytes) -> Login:
     """
     name = text(user)
     if not is_a_name(name):
-        raise BadName("the user name is empty, too long or holds control characters; check it in the mail client")
+        raise BadName("the user name is empty, too long or holds control characters; check it in the mail program")
     return Login(name, Secret(text(password)))
 
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
-from emailproxy.errors import LoginRefused, one_line
+from emailproxy.errors import MAX_FOREIGN_TEXT, LoginRefused, one_line
 from emailproxy.wire import events as ev
 from emailproxy.wire.lines import MAX_CAPABILITY, MAX_SERVER_REPLY, LineBuffer
+
+MAX_CHALLENGE = 150  # characters of a failure challenge that we repeat
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]
@@ -213,5 +215,8 @@ def words_of(line: bytes) -> str:
 
 
 def with_challenge(words: str, challenge: str) -> str:
-    """A refusal in the server's words, and what its failure challenge said, if anything."""
-    return one_line(f"{words} ({challenge})" if challenge else words)
+    """A refusal in the server's words, and what its failure challenge said, if anything: the words give way to it."""
+    if not challenge:
+        return one_line(words)
+    said = one_line(challenge, MAX_CHALLENGE)
+    return f"{one_line(words, MAX_FOREIGN_TEXT - len(said) - 3)} ({said})"

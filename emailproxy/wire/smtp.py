@@ -29,7 +29,7 @@ NOT_THROUGH_US = {"AUTH", "STARTTLS"}
 WEB_METHODS = {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT"}
 LOGIN_FIRST = (
     b"530 5.7.0 Authentication required: this client sent no login; "
-    b"switch on SMTP authentication (user name and password) in it\r\n"
+    b"switch on authentication (user name and password) in its outgoing server (SMTP) settings\r\n"
 )
 
 

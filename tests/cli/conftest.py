@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
+from emailproxy.cli.main import cli
+from emailproxy.config import ini
 from tests.cli.site import Site
+
+Register = Callable[..., Result]
 
 
 @pytest.fixture
@@ -24,3 +29,23 @@ def reachable() -> Iterator[Path]:
         folder = Path(name)
         folder.chmod(0o755)
         yield folder
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The user's configuration, as `register` finds it."""
+    return tmp_path / "config" / "emailproxy" / "emailproxy.ini"
+
+
+@pytest.fixture
+def register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Register:
+    """Runs `emailproxy register` in an empty folder, with the user's configuration at `file`."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr(ini, "SYSTEM_FILE", tmp_path / "system.ini")
+
+    def run(*arguments: str, given: str | None = None) -> Result:
+        return CliRunner().invoke(cli, ["register", *arguments], input=given)
+
+    return run

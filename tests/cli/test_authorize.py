@@ -7,13 +7,12 @@ import contextlib
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from tests.cli.screen import terminal
 from tests.cli.site import (
     ADA,
     BOB,
@@ -27,7 +26,7 @@ from tests.cli.site import (
     approve,
     ended,
 )
-from tests.e2e.harness.proxy import CHECKOUT, COMMAND, Program, environment
+from tests.e2e.harness.proxy import CHECKOUT, Program
 from tests.fakes.provider import refusal
 
 SUCCESS = f"Email OAuth 2.0 authentication succeeded for {ADA}"
@@ -36,7 +35,8 @@ ANOTHER = "canary-another-password"
 
 async def authorized(site: Site, user: str = ADA, password: str = PASSWORD, *arguments: str) -> Ended:
     """The command to its end, where no person is needed or none comes."""
-    return await site.run("authorize", user, "--password-file", "-", *arguments, stdin=f"{password}\n".encode())
+    given = f"{password}\n".encode()
+    return await site.run("authorize", user, "--password-file", "-", *arguments, stdin=given)
 
 
 @contextlib.asynccontextmanager
@@ -263,63 +263,6 @@ async def test_what_stands_in_the_way_is_told(
 # ---- at a terminal
 
 
-@dataclass
-class Terminal:
-    """A command at a terminal of its own."""
-
-    master: int
-    process: asyncio.subprocess.Process
-    output: str = ""
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def read(self) -> None:
-        try:
-            data = os.read(self.master, 65_536)
-        except OSError:  # EIO: the other end is closed
-            data = b""
-        if not data:
-            asyncio.get_running_loop().remove_reader(self.master)
-        self.output += data.decode()
-        self._news.set()
-
-    async def shows(self, text: str) -> None:
-        async with asyncio.timeout(20):
-            while text not in self.output:
-                self._news.clear()
-                await self._news.wait()
-
-    async def type(self, prompt: str, answer: str) -> None:
-        await self.shows(prompt)
-        self.output = self.output.replace(prompt, "", 1)
-        os.write(self.master, f"{answer}\n".encode())
-
-
-@contextlib.asynccontextmanager
-async def terminal(site: Site, *arguments: str | Path) -> AsyncIterator[Terminal]:
-    launcher = (  # makes its standard input the terminal that it may ask at
-        "import fcntl, os, sys, termios\n"
-        "os.setsid()\n"
-        "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
-        "os.execv(sys.argv[1], sys.argv[1:])\n"
-    )
-    master, slave = os.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", launcher, *COMMAND, *arguments, "--config", site.config),
-        stdin=slave, stdout=slave, stderr=slave, env=environment(site.folder), cwd=site.folder,
-    )  # fmt: skip
-    os.close(slave)
-    shown = Terminal(master, process)
-    asyncio.get_running_loop().add_reader(master, shown.read)
-    try:
-        yield shown
-    finally:
-        asyncio.get_running_loop().remove_reader(master)
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        os.close(master)
-
-
 async def test_at_a_terminal_it_asks_and_echoes_nothing(site: Site) -> None:
     async with terminal(site, "authorize", ADA, "--wait", "0") as shown:
         await shown.type("New local password: ", PASSWORD)
@@ -393,5 +336,15 @@ async def test_what_root_authorizes_the_service_can_use(reachable: Path) -> None
         assert shown.err == ""
         assert {line["account"]: line["state"] for line in json.loads(shown.out)} == {
             ADA.casefold(): "consent pending",
+            BOB: "absent",
             ROBOT: "live",
         }
+
+
+async def test_at_a_terminal_the_mailboxes_own_password_is_asked_for_where_it_is_the_grant(site: Site) -> None:
+    site.provider.passwords[BOB] = PASSWORD
+    site.configure(**{BOB: site.application | {"oauth2_flow": "password"}})
+    for typed, code in ((ANOTHER, 1), (PASSWORD, 0)):
+        async with terminal(site, "authorize", BOB) as shown:
+            await shown.type(f"The mailbox's own password of {BOB}: ", typed)
+            assert await asyncio.wait_for(shown.process.wait(), 10) == code

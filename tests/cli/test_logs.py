@@ -16,9 +16,10 @@ import pytest
 from emailproxy.cli import logfile, tail
 from emailproxy.config import catchall, ini
 from emailproxy.oauth.clock import Clock
-from emailproxy.oauth.consent import LIFE_S, Consents, Waiting
+from emailproxy.oauth.consent import LIFE_S, Consents
 from emailproxy.oauth.generic import flows
 from emailproxy.oauth.http import TokenEndpoint
+from emailproxy.oauth.waiting import Waiting
 from emailproxy.service import Authority
 from tests.cli.records import log, logging_to, messages, numbered, write
 from tests.cli.site import ADA, BOB, PASSWORD, ROBOT, ROOT_ONLY, SERVICE, Site, another_user, approve, ended

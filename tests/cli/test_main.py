@@ -43,7 +43,7 @@ async def test_help_works_and_imports_nothing_heavy(tmp_path: Path, arguments: l
 
 async def test_the_help_names_every_command(tmp_path: Path) -> None:
     shown = await ended(*COMMAND, "--help", cwd=tmp_path)
-    for name in ("serve", "register", "authorize", "logs", "accounts", "demo"):
+    for name in ("serve", "register", "authorize", "logs", "check", "accounts", "demo"):
         assert f"\n  {name} " in shown.out
 
 

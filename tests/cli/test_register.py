@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from emailproxy.cli.main import cli
 from emailproxy.config import catchall, ini
 from emailproxy.config.model import FlowName, MailProtocol
 from emailproxy.config.presets import PROVIDERS
 from emailproxy.errors import ConfigError
 from emailproxy.secret import Secret
+from tests.cli.conftest import Register
+from tests.cli.terminal import answered
 
 SECRET = "canary-7Zq8~secret"
 
@@ -37,27 +34,6 @@ OAUTH = [
     "--oauth2-client-id=abc",
 ]
 IMAP = ["--imap-server-address=imap.example.com"]
-
-Register = Callable[..., Result]
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "config" / "emailproxy" / "emailproxy.ini"
-
-
-@pytest.fixture
-def register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Register:
-    """Runs the command in an empty folder, with the user's configuration at `file`."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setattr(ini, "SYSTEM_FILE", tmp_path / "system.ini")
-
-    def run(*arguments: str, given: str | None = None) -> Result:
-        return CliRunner().invoke(cli, ["register", *arguments], input=given)
-
-    return run
 
 
 def documented(**replaced: str) -> list[str]:
@@ -316,7 +292,6 @@ def test_a_secret_comes_from_a_file_or_standard_input(register: Register, file: 
         ([*IMAP, *OAUTH[:1], *OAUTH[2:]], "--oauth2-permission-url missing"),
         ([*IMAP, *OAUTH, "--oauth2-token-url=http://login.example.com/"], "--oauth2-token-url: is http"),
         ([*IMAP, *OAUTH, "--oauth2-flow=client_credental"], "did you mean client_credentials?"),
-        ([*IMAP, *OAUTH, "--oauth2-flow=device"], "authorization_code, client_credentials"),
         ([*IMAP, *OAUTH, "--oauth2-client-secret=x", "--oauth2-client-secret-file=-"], "not both"),
         ([*IMAP, *OAUTH, "--oauth2-client-secret-file=/no/such"], "No such file"),
         ([*IMAP, *OAUTH, "--oauth2-client-secret-file=-"], "it holds no secret"),
@@ -355,6 +330,7 @@ def test_help_is_grouped_and_answers_questions(register: Register) -> None:
         "POP server:",
         "SMTP server:",
         "OAuth 2.0:",
+        "Other ways in:",
         "Account:",
         "Options:",
     ]
@@ -365,6 +341,7 @@ def test_help_is_grouped_and_answers_questions(register: Register) -> None:
 ANSWERS = {
     "google": [
         ("Mail provider", "google"),
+        ("How to sign in", ""),
         ("Account", "anna@gmail.com"),
         ("Client id", "abc"),
         ("Client secret", SECRET),
@@ -389,34 +366,9 @@ ANSWERS = {
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("provider", ANSWERS)
 def test_bare_on_a_terminal_it_asks(tmp_path: Path, provider: str) -> None:
-    master, slave = os.openpty()
     path = tmp_path / "emailproxy.ini"
-    code = "from emailproxy.cli.main import main; main()"
-    command = [sys.executable, "-c", code, "register", f"--config={path}"]
-
-    def take_the_terminal() -> None:
-        import fcntl
-        import termios
-
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-    process = subprocess.Popen(
-        command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, preexec_fn=take_the_terminal
-    )
-    os.close(slave)
-    shown = ""
-    for prompt, answer in ANSWERS[provider]:
-        while prompt not in shown.rpartition("\n")[2] or not shown.endswith(": "):
-            shown += os.read(master, 4096).decode()
-        os.write(master, f"{answer}\n".encode())
-        shown = shown.rpartition("\n")[0] + "\n"
-    try:
-        while data := os.read(master, 4096):
-            shown += data.decode()
-    except OSError:  # Linux says so that the other side is closed
-        pass
-    os.close(master)
-    assert process.wait(30) == 0, shown
+    status, shown = answered(["register", f"--config={path}"], ANSWERS[provider])
+    assert status == 0, shown
     assert SECRET not in shown
     account = catchall.resolve(ini.load(path), "anna@gmail.com")
     assert account.client_secret == Secret(SECRET)

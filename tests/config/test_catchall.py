@@ -9,6 +9,7 @@ import pytest
 from emailproxy.config import catchall, ini
 from emailproxy.config.model import Account, FlowName
 from emailproxy.errors import AccountUnusable, UnknownAccount
+from emailproxy.secret import Secret
 from tests.config.samples import ACCOUNT, ACCOUNT_KEYS, GOOD, PATH, SERVER, config
 
 CATCH_ALL = f"""\
@@ -56,8 +57,7 @@ def test_settings_are_inherited_and_an_empty_value_unsets_them() -> None:
     anna, bob = catchall.resolve(found, "anna@example.com"), catchall.resolve(found, "bob@other.org")
     assert anna.client_secret is None
     assert (bob.scope, anna.scope) == ("bob", "mail offline_access")
-    assert bob.client_secret is not None
-    assert bob.client_secret.reveal() == "all"
+    assert bob.client_secret == Secret("all")
 
 
 @pytest.mark.parametrize(

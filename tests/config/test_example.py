@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from emailproxy.config import ini, keys
-from emailproxy.config.model import Account, Settings
-from emailproxy.config.values import boolean
+from emailproxy.config import catchall, ini, keys
+from emailproxy.config.model import Account, FlowName, ProviderName, Settings
+from emailproxy.config.values import boolean, duration
 
 EXAMPLE = Path(__file__).parents[2] / "emailproxy.example.ini"
 TEXT = EXAMPLE.read_text()
 DOCUMENTED = dict(re.findall(r"(?m)^#?([a-z0-9_]+) = (.*)$", TEXT))
+FILLED_IN = re.sub("(?m)^(client_id|client_secret) = [A-Z_]+$", r"\1 = x", TEXT.replace("TENANT_ID", "contoso"))
+
+# the indented lines of the comments at the end
+SHOWN = re.sub("(?m)^#( {3}|$)", "", "".join(re.findall(r"(?m)^#(?: {3}[^ ].*)?\n", TEXT.rpartition("# Examples,")[2])))
+SETTINGS = re.sub(r"(?m)^#(on_\w+|hook_\w+(?<!_file)(?<!_command)|refresh_margin|keep_alive) = ", r"\1 = ", TEXT)
 
 
 def test_it_loads_once_its_placeholders_are_filled_in() -> None:
@@ -29,21 +34,58 @@ def test_it_loads_once_its_placeholders_are_filled_in() -> None:
 
 def test_every_key_that_the_reader_knows_is_documented() -> None:
     base = Path("/")
-    known = {*keys.settings_keys(base), *keys.ACCOUNT_KEYS}
+    known = {*keys.settings_keys(base), *keys.account_keys(base)}
     known.update(*keys.server_keys(base).values())
     assert known == DOCUMENTED.keys()
     for key in (*keys.CACHED, *keys.UNSUPPORTED, *keys.IGNORED, "use_pkce", "starttls"):
         assert re.search(rf"\b{key}\b", TEXT), key
 
 
-@pytest.mark.parametrize("name", [name for name, info in Settings.model_fields.items() if info.default is not None])
+FIELDS = {**Account.model_fields, **Settings.model_fields}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, info in FIELDS.items() if isinstance(info.default, bool | int | float)]
+)
 def test_the_documented_default_is_the_default(name: str) -> None:
-    default = Settings.model_fields[name].default
-    if name == "allow_catch_all_accounts" or not isinstance(default, bool | int | float):
+    default = FIELDS[name].default
+    if name == "allow_catch_all_accounts":
         return
     documented = DOCUMENTED[name]
-    assert (boolean(documented) if isinstance(default, bool) else float(documented)) == default
+    read = duration(0, 10**9, above_low=False)
+    assert (boolean(documented) if isinstance(default, bool) else read(documented)) == default
 
 
 def test_the_documented_redirect_uri_is_the_default() -> None:
     assert DOCUMENTED["redirect_uri"] == Account.model_fields["redirect_uri"].default
+
+
+def test_the_documented_settings_load() -> None:
+    settings = ini.loads(SETTINGS, EXAMPLE, allow_placeholders=True).settings
+    assert None not in [getattr(settings, name) for name in (*keys.HOOKS, "hook_secret")]
+
+
+@pytest.mark.parametrize(
+    ("user", "flow", "provider"),
+    [
+        ("device@example.com", FlowName.DEVICE, ProviderName.MICROSOFT),
+        ("secret@example.com", FlowName.CLIENT_CREDENTIALS, ProviderName.MICROSOFT),
+        ("certificate@example.com", FlowName.CLIENT_CREDENTIALS, ProviderName.MICROSOFT),
+        ("workload@example.com", FlowName.CLIENT_CREDENTIALS, ProviderName.MICROSOFT),
+        ("managed@example.com", FlowName.CLIENT_CREDENTIALS, ProviderName.MICROSOFT),
+        ("password@example.cn", FlowName.PASSWORD, ProviderName.GENERIC),
+        ("anyone@workspace.example", FlowName.SERVICE_ACCOUNT, ProviderName.GOOGLE),
+        ("anyone@keyless.example", FlowName.SERVICE_ACCOUNT, ProviderName.GOOGLE),
+        ("command@example.com", FlowName.TOKEN_COMMAND, ProviderName.GENERIC),
+    ],
+)
+def test_every_documented_example_is_an_account(
+    tmp_path: Path, user: str, flow: FlowName, provider: ProviderName
+) -> None:
+    for name in ("client.pem", "client.key"):
+        (tmp_path / name).touch()
+    found = ini.loads(f"{FILLED_IN}{SHOWN}", tmp_path / "emailproxy.ini")
+    account = catchall.resolve(found, user)
+    assert (account.flow, account.provider) == (flow, provider)
+    assert account.section != "@"
+    assert found.notices == ()

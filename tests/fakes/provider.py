@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from emailproxy.demo.ledger import Client
-from emailproxy.demo.provider import Provider
+from tests.fakes.grants import Granting
 
 MIB = 1024 * 1024
 LINGER_RESET = struct.pack("ii", 1, 0)
@@ -168,7 +168,7 @@ UNUSABLE: dict[str, Fault] = {
 """Replies that must end in a temporary failure and change nothing, by name; for parametrised tests."""
 
 
-class FakeProvider(Provider):
+class FakeProvider(Granting):
     """An honest provider until told otherwise. `clients` defaults to `CLIENT`."""
 
     def __init__(

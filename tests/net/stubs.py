@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from emailproxy.config.model import MailProtocol, Server
-from emailproxy.errors import WrongPassword
+from emailproxy.errors import LoginRefused, WrongPassword
 from emailproxy.net.dial import Dialer
 from emailproxy.net.listener import Doorman, Listener
 from emailproxy.net.session import Upstream
 from emailproxy.secret import Secret
-from emailproxy.wire.events import Credential, Login, Visit
+from emailproxy.wire.events import Advice, Credential, Login, Visit
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 GREETING = b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2] ready\r\n"
@@ -28,6 +28,7 @@ class Tokens:
     password: str = "secret"
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     settled: list[str] = field(default_factory=list)
+    refusals: list[tuple[str, LoginRefused]] = field(default_factory=list)
     visits: list[Visit] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     asked_one: asyncio.Event = field(default_factory=asyncio.Event)
@@ -49,6 +50,12 @@ class Tokens:
 
     async def accepted(self, login: Login, visit: Visit) -> None:
         self.settled.append(login.user)
+
+    def refused(self, login: Login, visit: Visit, error: LoginRefused) -> None:
+        self.refusals.append((login.user, error))
+
+    def advise(self, text: str) -> Advice | None:
+        return None
 
 
 @dataclass

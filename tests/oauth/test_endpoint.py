@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from emailproxy.config.model import FlowName
 from emailproxy.demo.certificates import Authority
 from emailproxy.errors import ProviderRefused, ProviderUnavailable
+from emailproxy.oauth.attempts import MAX_ATTEMPTS, TOTAL_S
 from emailproxy.oauth.breaker import Breaker, Refrain
-from emailproxy.oauth.flow import Consent, TokenSet
-from emailproxy.oauth.generic import AuthorizationCode, ClientCredentials
-from emailproxy.oauth.http import MAX_ATTEMPTS, TOTAL_S, TokenEndpoint
+from emailproxy.oauth.commands import Commands
+from emailproxy.oauth.flow import Consent, Flow, TokenSet
+from emailproxy.oauth.generic import grants
+from emailproxy.oauth.http import TokenEndpoint
+from emailproxy.oauth.secrets import Secrets
 from emailproxy.secret import Secret
-from tests.fakes.provider import UNUSABLE, FakeProvider, Hang, Reset, garbage, refusal, throttled, unavailable
+from tests.fakes.provider import UNUSABLE, FakeProvider, Fault, Hang, Reset, garbage, refusal, throttled, unavailable
 from tests.oauth.world import CLIENT_SECRET, World
 
 CONSENT = Consent(Secret("canary-code"), Secret("v" * 43), "http://127.0.0.1:1/")
@@ -26,8 +30,20 @@ async def endpoint(world: World) -> TokenEndpoint:
     return (await world.process()).endpoint
 
 
+def application(endpoint: TokenEndpoint) -> Flow:
+    return flow(endpoint, FlowName.CLIENT_CREDENTIALS)
+
+
+def code_of(endpoint: TokenEndpoint) -> Flow:
+    return flow(endpoint, FlowName.AUTHORIZATION_CODE)
+
+
+def flow(endpoint: TokenEndpoint, name: FlowName) -> Flow:
+    return grants(endpoint, Secrets(Commands()), Commands())[name]
+
+
 async def test_client_credentials_are_one_request(world: World, endpoint: TokenEndpoint) -> None:
-    tokens = await ClientCredentials(endpoint).acquire(world.application())
+    tokens = await application(endpoint).acquire(world.application(), None)
     world.provider.verify(tokens.access_token.reveal())
     assert tokens.expires_at_s == world.turned.wall + 3600
     assert tokens.refresh_token is None
@@ -44,7 +60,7 @@ async def test_a_refresh_names_no_scope_and_keeps_the_old_refresh_token(world: W
     world.provider.next(refusal("invalid_grant", "canary-refresh is unknown"))
     old = TokenSet(Secret("canary-access"), None, Secret("canary-refresh"))
     with pytest.raises(ProviderRefused) as caught:
-        await AuthorizationCode(endpoint).refresh(world.account(), old)
+        await code_of(endpoint).refresh(world.account(), old)
     assert caught.value.code == "invalid_grant"
     assert "canary" not in str(caught.value)
 
@@ -55,7 +71,7 @@ async def test_an_unusable_reply_is_temporary_and_only_a_busy_one_is_asked_again
 ) -> None:
     world.provider.next(*[UNUSABLE[name]] * MAX_ATTEMPTS)
     with pytest.raises(ProviderUnavailable) as caught:
-        await ClientCredentials(endpoint).acquire(world.application())
+        await application(endpoint).acquire(world.application(), None)
     assert CLIENT_SECRET not in str(caught.value)
     once = name == "429"  # its Retry-After is longer than a login waits
     assert world.provider.arrived == (MAX_ATTEMPTS if name in RETRIED and not once else 1)
@@ -65,15 +81,15 @@ async def test_an_unusable_reply_is_temporary_and_only_a_busy_one_is_asked_again
 
 async def test_a_provider_that_recovers_costs_nobody_a_login(world: World, endpoint: TokenEndpoint) -> None:
     world.provider.next(unavailable(), Reset(), throttled("2"))
-    await ClientCredentials(endpoint).acquire(world.application())
+    await application(endpoint).acquire(world.application(), None)
     assert world.turned.slept[-1] == 2
 
 
 @pytest.mark.parametrize("fault", [unavailable(), Reset(), throttled("1"), garbage()], ids=repr)
-async def test_a_code_is_never_sent_twice(world: World, endpoint: TokenEndpoint, fault: object) -> None:
-    world.provider.next(*[fault] * 4)  # type: ignore[list-item]
+async def test_a_code_is_never_sent_twice(world: World, endpoint: TokenEndpoint, fault: Fault) -> None:
+    world.provider.next(*[fault] * 4)
     with pytest.raises(ProviderUnavailable):
-        await AuthorizationCode(endpoint).acquire(world.account(), CONSENT)
+        await code_of(endpoint).acquire(world.account(), CONSENT)
     assert world.provider.arrived == 1
 
 
@@ -82,11 +98,11 @@ async def test_retry_after_holds_everybody_back_and_then_one_asks(world: World, 
     world.provider.next(throttled("60"))
 
     async def everybody() -> list[TokenSet | BaseException]:
-        asking = (ClientCredentials(endpoint).acquire(account) for account in accounts)
+        asking = (application(endpoint).acquire(account, None) for account in accounts)
         return await asyncio.gather(*asking, return_exceptions=True)
 
     with pytest.raises(ProviderUnavailable) as caught:
-        await ClientCredentials(endpoint).acquire(accounts[0])
+        await application(endpoint).acquire(accounts[0], None)
     assert caught.value.retry_after_s == 60
     assert all(isinstance(one, ProviderUnavailable) for one in await everybody())
     assert world.provider.arrived == 1
@@ -104,11 +120,11 @@ async def test_a_refusal_ends_the_throttling_too(world: World, endpoint: TokenEn
     world.provider.next(throttled("60"), refusal("invalid_scope"))
     for expected in (ProviderUnavailable, ProviderRefused):
         with pytest.raises(expected):
-            await ClientCredentials(endpoint).acquire(world.application())
+            await application(endpoint).acquire(world.application(), None)
         world.turned.turn(60)
     slow = [Hang(), Hang()]
     world.provider.next(*slow)
-    both = [asyncio.create_task(ClientCredentials(endpoint).acquire(world.application())) for _ in slow]
+    both = [asyncio.create_task(application(endpoint).acquire(world.application(), None)) for _ in slow]
     await world.provider.wait_for_requests(4)  # side by side
     for one in slow:
         one.release()
@@ -118,11 +134,11 @@ async def test_a_refusal_ends_the_throttling_too(world: World, endpoint: TokenEn
 async def test_once_the_provider_answers_again_nobody_queues(world: World, endpoint: TokenEndpoint) -> None:
     world.provider.next(throttled("60"))
     with pytest.raises(ProviderUnavailable):
-        await ClientCredentials(endpoint).acquire(world.application())
+        await application(endpoint).acquire(world.application(), None)
     world.turned.turn(60)
     slow = [Hang(), Hang(), Hang()]
     world.provider.next(*slow)
-    asking = [asyncio.create_task(ClientCredentials(endpoint).acquire(world.application())) for _ in slow]
+    asking = [asyncio.create_task(application(endpoint).acquire(world.application(), None)) for _ in slow]
     await world.provider.wait_for_requests(2)
     slow[0].release()
     await world.provider.wait_for_requests(4)  # the others together
@@ -163,7 +179,7 @@ async def test_a_ca_file_that_cannot_be_used_is_named(world: World, tmp_path: Pa
         ca_file.write_text(content)
     endpoint = TokenEndpoint(ca_file=ca_file, clock=world.turned.clock)
     with pytest.raises(ProviderUnavailable, match=r"ca\.pem cannot be used"):
-        await ClientCredentials(endpoint).acquire(world.application())
+        await application(endpoint).acquire(world.application(), None)
     assert world.turned.slept == []
 
 
@@ -177,31 +193,31 @@ async def test_a_wrong_clock_is_in_the_log_once(
     world.provider._now = lambda: right
     for wall, lines in ((right, 0), (wrong, 1), (wrong, 1), (right, 1), (wrong, 2)):
         world.turned.wall = wall
-        await ClientCredentials(endpoint).acquire(world.application())
+        await application(endpoint).acquire(world.application(), None)
         assert sum(said in message for message in caplog.messages) == lines
 
 
 async def test_another_client_is_not_held_back(world: World, endpoint: TokenEndpoint) -> None:
     world.provider.next(throttled("60"))
     with pytest.raises(ProviderUnavailable):
-        await ClientCredentials(endpoint).acquire(world.application())
+        await application(endpoint).acquire(world.application(), None)
     with pytest.raises(ProviderRefused, match="invalid_client"):
-        await ClientCredentials(endpoint).acquire(world.application(client_id="other"))
+        await application(endpoint).acquire(world.application(client_id="other"), None)
 
 
 async def test_a_silent_provider_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emailproxy.oauth.http.TOTAL_S", 0.05)
+    monkeypatch.setattr("emailproxy.oauth.attempts.TOTAL_S", 0.05)
     silence = Hang()
     world.provider.next(silence)
     endpoint = (await world.process()).endpoint
     with pytest.raises(ProviderUnavailable, match="in time"):
-        await ClientCredentials(endpoint).acquire(world.application())
+        await application(endpoint).acquire(world.application(), None)
     silence.release()
 
 
 async def test_a_public_client_sends_no_secret(world: World, endpoint: TokenEndpoint) -> None:
     with pytest.raises(ProviderRefused):
-        await AuthorizationCode(endpoint).acquire(world.account(client_secret=None), CONSENT)
+        await code_of(endpoint).acquire(world.account(client_secret=None), CONSENT)
     (request,) = world.provider.requests
     assert request.form["client_id"] == "test-client"
     assert "client_secret" not in request.form
@@ -216,8 +232,8 @@ async def test_only_a_trusted_certificate_gets_the_secret(world: World, tmp_path
         account = world.application(token_url=provider.token_url)
         stranger = (await world.process()).endpoint
         with pytest.raises(ProviderUnavailable, match="ca_file"):
-            await ClientCredentials(stranger).acquire(account)
+            await application(stranger).acquire(account, None)
         assert provider.arrived == 0
         friend = TokenEndpoint(ca_file=authority.certificate_file)
-        assert await ClientCredentials(friend).acquire(account)
+        assert await application(friend).acquire(account, None)
         await friend.close()

@@ -5,10 +5,20 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import jwt
 import pytest
 
-from emailproxy.errors import ProviderRefused, ProviderUnavailable
-from emailproxy.oauth.replies import MAX_RETRY_AFTER_S, Reply, Unreadable, retry_after_s, tokens_of, without
+from emailproxy.errors import AuthorizationPending, ProviderRefused, ProviderUnavailable
+from emailproxy.oauth.advice import advise
+from emailproxy.oauth.replies import (
+    MAX_RETRY_AFTER_S,
+    Reply,
+    Unreadable,
+    refused,
+    retry_after_s,
+    tokens_of,
+    without,
+)
 from emailproxy.secret import Secret
 
 NOW = 1_800_000_000
@@ -34,6 +44,8 @@ def test_a_grant_is_read() -> None:
         ({"expires_in": "3599"}, NOW + 3599),
         ({"expires_in": 3599.0}, NOW + 3599),
         ({"expires_in": None}, None),
+        ({"ext_expires_in": "x", "refresh_token_expires_in": -1, "not_before": []}, NOW + 3600),
+        ({"scope": ["a", "b"]}, NOW + 3600),
         ({"token_type": "bEARER"}, NOW + 3600),
         ({"token_type": None}, NOW + 3600),
         ({"refresh_token": None}, NOW + 3600),
@@ -126,7 +138,63 @@ def test_a_refusal_has_its_code_and_words(code: str, status: int) -> None:
     with pytest.raises(ProviderRefused) as caught:
         tokens_of(reply(body, status=status), now_s=NOW)
     assert caught.value.code == code
-    assert str(caught.value) == (f"the provider at login.example refused ({code}): AADSTS70043: sign in again [31m")
+    advice, _, said = str(caught.value).partition(" (the provider at login.example says: ")
+    assert advice == str(advise(f"{code}: AADSTS70043: sign in again"))
+    assert said == f"{code}: AADSTS70043: sign in again [31m)"
+
+
+def test_an_unknown_refusal_is_in_the_providers_own_words() -> None:
+    with pytest.raises(ProviderRefused) as caught:
+        tokens_of(reply({"error": "odd_error", "error_description": "so it is"}, status=400), now_s=NOW)
+    assert str(caught.value) == "the provider at login.example refused (odd_error): so it is"
+
+
+def test_a_refusal_that_passes_by_itself_is_temporary() -> None:
+    error = refused("login.example", "invalid_grant", "AADSTS90033: A transient error has occurred", [])
+    assert isinstance(error, ProviderUnavailable)
+    assert "AADSTS90033" in str(error)
+
+
+@pytest.mark.parametrize(("code", "slow_down"), [("authorization_pending", False), ("slow_down", True)])
+def test_a_device_that_nobody_approved_yet_is_pending(code: str, slow_down: bool) -> None:
+    with pytest.raises(AuthorizationPending) as caught:
+        tokens_of(reply({"error": code}, status=400), now_s=NOW)
+    assert caught.value.slow_down is slow_down
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("expired_token", "in time"),
+        ("access_denied", "declined"),
+        ("authorization_declined", "declined"),
+    ],
+)
+def test_the_end_of_a_devices_sign_in_is_told_clearly(code: str, said: str) -> None:
+    with pytest.raises(ProviderRefused, match=said) as caught:
+        tokens_of(reply({"error": code}, status=400), now_s=NOW)
+    assert caught.value.code == code
+    assert str(caught.value).endswith(f"(the provider at login.example says: {code})")
+
+
+def test_who_signed_in_is_read_from_either_token() -> None:
+    def signed(**claims: str) -> str:
+        return jwt.encode(claims, "k" * 32, algorithm="HS256")
+
+    body = {**GOOD, "access_token": signed(upn="ada@example.org"), "id_token": signed(email="Ada@example.org")}
+    assert tokens_of(reply(body), now_s=NOW).identities == ("Ada@example.org", "ada@example.org")
+    assert tokens_of(reply({**GOOD, "id_token": {"a": 1}}), now_s=NOW).identities == ()
+
+
+@pytest.mark.parametrize(("status", "body"), [(200, b"<html>"), (404, b" <!doctype html>"), (302, None), (307, b"{}")])
+def test_a_web_page_is_told_for_what_it_is(status: int, body: bytes | None) -> None:
+    with pytest.raises(Unreadable, match=r"sign in to the network.*tokens are kept"):
+        tokens_of(reply(body, status=status), now_s=NOW)
+
+
+def test_a_reply_without_end_is_told_for_what_it_is() -> None:
+    with pytest.raises(Unreadable, match="more than 64 KiB"):
+        tokens_of(reply(None), now_s=NOW)
 
 
 def test_a_refusal_never_repeats_what_was_sent() -> None:
@@ -141,7 +209,7 @@ def test_a_refusal_is_short_whatever_the_provider_writes(description: object) ->
     body = {"error": "invalid_client", "error_description": description}
     with pytest.raises(ProviderRefused) as caught:
         tokens_of(reply(body, status=401), now_s=NOW)
-    assert len(str(caught.value)) < 400
+    assert len(str(caught.value)) < 600
 
 
 @pytest.mark.parametrize(
@@ -176,4 +244,4 @@ def test_a_refusal_is_one_short_line() -> None:
             reply({"error": "invalid_grant", "error_description": "a\r\nb\x00c\u2028d\u202ee" + "x" * 1000}), now_s=NOW
         )
     assert ": a b c d ex" in str(caught.value)
-    assert len(str(caught.value)) < 400
+    assert len(str(caught.value)) < 600

@@ -6,7 +6,7 @@ import asyncio
 import errno
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -19,10 +19,14 @@ from emailproxy.errors import UnknownAccount
 from emailproxy.oauth.broker import TokenBroker
 from emailproxy.oauth.clock import Clock
 from emailproxy.oauth.consent import Consents
+from emailproxy.oauth.flow import Flow
 from emailproxy.oauth.generic import flows
+from emailproxy.oauth.happenings import Happening
 from emailproxy.oauth.http import TokenEndpoint
 from emailproxy.oauth.redirect import RedirectListener
 from emailproxy.secret import Secret
+from emailproxy.store import sealing
+from emailproxy.store.base import Record
 from emailproxy.store.ini import IniStore
 from emailproxy.store.pending import IniPendingStore
 from emailproxy.store.sealing import MIN_MEMORY_KIB, Cost
@@ -44,10 +48,24 @@ class Turned:
         self.wall = now_s
         self.monotonic = 1000.0
         self.slept: list[float] = []
+        self.alarms: dict[asyncio.Event, float] = {}
+        """Those who wait for an event or a moment (monotonic): a test's turn of the clock wakes them, none turns it."""
 
     def turn(self, seconds: float) -> None:
         self.wall += seconds
         self.monotonic += seconds
+        for event, due_s in self.alarms.items():
+            if due_s <= self.monotonic:
+                event.set()
+
+    async def wait(self, event: asyncio.Event, timeout_s: float) -> None:
+        if timeout_s <= 0:
+            return
+        self.alarms[event] = self.monotonic + timeout_s
+        try:
+            await event.wait()
+        finally:
+            del self.alarms[event]
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -56,7 +74,7 @@ class Turned:
 
     @property
     def clock(self) -> Clock:
-        return Clock(lambda: self.wall, lambda: self.monotonic, self.sleep)
+        return Clock(lambda: self.wall, lambda: self.monotonic, self.sleep, self.wait)
 
 
 class Seen(NamedTuple):
@@ -77,6 +95,9 @@ class Process:
     consents: Consents
     listener: RedirectListener
     broker: TokenBroker
+    turned: Turned
+    told: list[Happening]
+    """What hooks would get to know."""
 
     async def login(
         self, user: str = ADA, password: Secret = PASSWORD, rejected: str | None = None, **visit: Any
@@ -86,6 +107,14 @@ class Process:
         credential = await self.broker.token(Login(user, password), seen, rejected)
         await self.broker.accepted(Login(user, password), seen)
         return credential.token.reveal()
+
+    async def kept(self) -> None:
+        """Until everything that is due by now has been renewed, or has failed to."""
+        keeper = self.broker._keeper
+        while keeper._tasks or keeper._stirred.is_set() or keeper._stirred not in self.turned.alarms:
+            if keeper._tasks:
+                await asyncio.wait(keeper._tasks)
+            await asyncio.sleep(0)
 
 
 def visit_of(session: str = "s1", address: str = "127.0.0.1", may_set: bool = True) -> Visit:
@@ -140,16 +169,26 @@ class World:
             raise UnknownAccount(f"no account {user} is configured") from None
 
     async def process(
-        self, *, wait_s: float = 30.0, header_s: float = 10.0, cost: Cost = CHEAP, listens: bool = True
+        self,
+        *,
+        wait_s: float = 30.0,
+        header_s: float = 10.0,
+        cost: Cost = CHEAP,
+        listens: bool = True,
+        keeps: bool = False,
+        flow: Flow | None = None,
+        **options: Any,
     ) -> Process:
+        """A process; `keeps` starts its keeper, `flow` stands in place of all grants, `options` are the broker's."""
         records = IniStore(self.folder, now=lambda: self.turned.wall)
         self.stack.callback(records.close)
         pending = IniPendingStore(self.folder, now=lambda: self.turned.wall)
         self.stack.callback(pending.close)
         endpoint = TokenEndpoint(clock=self.turned.clock)
         self.stack.push_async_callback(endpoint.close)
-        grants = flows(endpoint)
-        consents = Consents(pending, records, grants, self.resolve, clock=self.turned.clock)
+        grants = flows(endpoint) if flow is None else lambda _: flow
+        told: list[Happening] = []
+        consents = Consents(pending, records, grants, self.resolve, notify=told.append, clock=self.turned.clock)
         listener = RedirectListener(consents, header_s=header_s)
         self.stack.push_async_callback(listener.close)
         broker = TokenBroker(
@@ -160,10 +199,14 @@ class World:
             listener=listener if listens else None,
             consent_wait_s=wait_s,
             clock=self.turned.clock,
+            notify=told.append,
             cost=cost,
+            **options,
         )
         self.stack.push_async_callback(broker.close)
-        return Process(records, pending, endpoint, consents, listener, broker)
+        if keeps:
+            broker.start()
+        return Process(records, pending, endpoint, consents, listener, broker, self.turned, told)
 
     async def signed_in(self, process: Process, name: str = ADA, password: Secret = PASSWORD) -> None:
         """The account has a record with tokens, as after a consent."""
@@ -183,6 +226,15 @@ class World:
             for path in self.folder.rglob("*")
             if path.is_file() and path.suffix != ".lock"
         }
+
+
+async def with_password(process: Process, password: Secret) -> Record:
+    """The account's record, the same key pair behind another password, as another process might write it."""
+    record = await process.records.load(ADA)
+    assert record is not None
+    account = process.broker._resolve(ADA)
+    key = await process.broker._keyring.unlock(account, record.lockbox, PASSWORD)
+    return replace(record, lockbox=sealing.upgrade(record.lockbox, ADA, key, password, cost=CHEAP))
 
 
 async def browse(url: str, *, follow: bool = True, method: str = "GET", headers: dict[str, str] | None = None) -> Seen:

@@ -38,6 +38,8 @@ PENDINGS = st.builds(
     lockbox=st.just(BOX),
     sealed_state=st.binary(),
     encrypted=st.binary(),
+    device_url=st.text(),
+    user_code=st.text(),
 )
 FILE = codec.dump_record(record())
 

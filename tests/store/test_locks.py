@@ -135,3 +135,24 @@ async def test_a_cancelled_write_is_waited_for() -> None:
         await task
     assert ended
     threads.close()
+
+
+async def test_whether_a_lock_is_held_is_seen_without_waiting(store: IniStore, state: Path) -> None:
+    other = IniStore(state)
+    assert not await store.is_locked(ADA)
+    assert not state.exists()  # looking makes nothing
+    async with other.locked(ADA):
+        assert await store.is_locked(ADA)
+        assert await other.is_locked(ADA)
+        assert not await store.is_locked(EVE)
+    assert not await store.is_locked(ADA)
+    async with asyncio.timeout(10), other.locked(ADA):
+        pass
+    other.close()
+
+
+async def test_a_lock_file_that_cannot_be_looked_at_is_named(store: IniStore, state: Path) -> None:
+    store.prepare()
+    (state / "locks" / f"{ADA}.lock").mkdir(0o700)
+    with pytest.raises(StateError, match=re.escape(f"cannot lock {state}/locks/{ADA}.lock: ")):
+        await store.is_locked(ADA)

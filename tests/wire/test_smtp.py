@@ -92,7 +92,7 @@ def test_mail_without_a_login_says_where_to_switch_it_on(command: bytes) -> None
     talk = greeted()
     assert talk.client(command + b"\r\n") == LOGIN_FIRST
     assert LOGIN_FIRST.startswith(b"530 5.7.0 ")
-    assert b"this client sent no login; switch on SMTP authentication" in LOGIN_FIRST
+    assert b"this client sent no login; switch on authentication" in LOGIN_FIRST
     assert talk.sent == b""
     assert not talk.over
 

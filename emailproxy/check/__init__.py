@@ -1,0 +1,1 @@
+"""`emailproxy check`: every link from the configuration to a real login, tried one after the other."""

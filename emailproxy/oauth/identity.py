@@ -1,0 +1,82 @@
+"""Who signed in, as the provider's tokens say, and whether that is the account's owner."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jwt
+
+from emailproxy.config.model import Account
+from emailproxy.names import is_a_name
+
+NAMES = ("email", "preferred_username", "upn", "unique_name")
+"""Claims that hold a mail address or a user name: OpenID Connect Core section 5.1, and Microsoft's own two."""
+ANYBODY = "*"
+"""The `token_owner` of an account whose sign-in is not compared with anything: user names differ from mail addresses in
+many organisations, and a whole domain of accounts has one section."""
+
+# Microsoft's unique_name of who has an account elsewhere: live.com#ada@outlook.com
+IDENTITY_PROVIDER = re.compile(r"[^#@]+#(?=[^#@]+@[^#@]+\Z)")
+# Microsoft's user name of a guest from another tenant: ada_outlook.com#EXT#@contoso.onmicrosoft.com
+GUEST = "#ext#@"
+GMAIL = ("gmail.com", "googlemail.com")
+"""One mail service: Google sees neither dots in the part before the @, nor what follows a plus sign."""
+
+
+def identities_of(*tokens: str | None) -> tuple[str, ...]:
+    """The names in the claims of whichever of these tokens is a JWT, each once.
+
+    Signatures are not checked: the tokens come from the token endpoint itself, over verified TLS, which OpenID Connect
+    Core section 3.1.3.7 takes in their place.
+    """
+    return tuple(dict.fromkeys(name for token in tokens if token for name in names_in(claims_of(token))))
+
+
+def claims_of(token: str) -> Mapping[str, Any]:
+    """The claims of a JWT (RFC 7519); none where it is no JWT, or cannot be read."""
+    try:
+        claims = jwt.decode(token, options={"verify_signature": False})
+    except (jwt.InvalidTokenError, ValueError, RecursionError):
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
+
+def names_in(claims: Mapping[str, Any]) -> Iterable[str]:
+    for claim in NAMES:
+        name = claims.get(claim)
+        if isinstance(name, str) and "@" in name and is_a_name(name):
+            yield IDENTITY_PROVIDER.sub("", name)
+
+
+def expected(account: Account) -> str:
+    """Whose sign-in serves this account."""
+    owner = account.token_owner
+    return account.name if not owner or owner == ANYBODY else owner
+
+
+def is_owner(account: Account, identities: Iterable[str]) -> bool:
+    """Whether one of the identities is whose sign-in serves this account; True where that cannot be told.
+
+    A guest is not the owner, whatever address the guest's account tells: its tokens are for the host's tenant, and the
+    mailbox is in another one.
+    """
+    names = {mailbox(name) for name in identities}
+    owner = mailbox(expected(account))
+    if account.token_owner == ANYBODY or not names or "@" not in owner:
+        return True
+    return owner in names and (GUEST in owner or not any(GUEST in name for name in names))
+
+
+def guest_in(identities: Iterable[str]) -> str | None:
+    """The user name among these by which somebody is a guest in a Microsoft tenant."""
+    return next((name for name in identities if GUEST in name.casefold()), None)
+
+
+def mailbox(name: str) -> str:
+    """The same for all spellings of one mailbox that are known to be one."""
+    user, at, domain = name.casefold().rpartition("@")
+    if at and domain in GMAIL:
+        return f"{user.partition('+')[0].replace('.', '')}@{GMAIL[0]}"
+    return name.casefold()
