@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 VENV=.venv
+SYSTEM_CERTIFICATES=/etc/ssl/certs/ca-certificates.crt
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "$0: $*"; exit 1; }
@@ -82,6 +83,8 @@ use_node() {
   rm -rf "$folder"
   mkdir "$folder"
   cp "$source" "$folder"
+  # Node.js brings certificates of its own; an administrator's are in the system's.
+  [[ ! -e $SYSTEM_CERTIFICATES ]] || export NODE_EXTRA_CA_CERTS=${NODE_EXTRA_CA_CERTS:-$SYSTEM_CERTIFICATES}
   if npm install --prefix "$folder" --no-save --no-package-lock --no-audit --no-fund --no-update-notifier \
     --loglevel=error "${arguments[@]}" >&2; then
     echo "$wanted" >"$VENV/stamp-node"

@@ -348,7 +348,7 @@ def last_word(account: Account, error: LoginRefused | StateError) -> LoginRefuse
     if not isinstance(error, ProviderRefused):
         return error
     if error.code in DECLINED:
-        return ConsentRequired(f"the sign-in of {account.name} was declined: {error}; try again for a new code")
+        return ConsentRequired(f"{account.name}: {error}; try again for a new code")
     if error.code in EXPIRED:
         return ConsentRequired(f"nobody signed {account.name} in before the code ended; try again for a new code")
     return error

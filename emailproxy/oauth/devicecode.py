@@ -17,7 +17,7 @@ from emailproxy.config.model import HOURS, KIB, MINUTES, Account
 from emailproxy.errors import AccountUnusable, LoginRefused
 from emailproxy.oauth.flow import Approval, DeviceAuthorization, Grant, TokenSet
 from emailproxy.oauth.replies import REFRESH_TOKEN, Reply, nonsense, object_in, refusal, seconds_of
-from emailproxy.oauth.requests import Requests, refreshed
+from emailproxy.oauth.tokenrequests import Requests, refreshed
 from emailproxy.secret import Secret
 
 DEFAULT_INTERVAL_S = 5  # RFC 8628 section 3.2

@@ -18,9 +18,9 @@ from emailproxy.oauth.devicecode import DeviceCode
 from emailproxy.oauth.flow import Approval, Consent, Flow, FlowOf, Grant, OwnPassword, TokenSet
 from emailproxy.oauth.http import TokenEndpoint
 from emailproxy.oauth.identity import expected
-from emailproxy.oauth.requests import Requests, refreshed
 from emailproxy.oauth.secrets import Secrets
 from emailproxy.oauth.tokencommand import TokenCommand
+from emailproxy.oauth.tokenrequests import Requests, refreshed
 from emailproxy.secret import Secret
 
 

@@ -120,7 +120,7 @@ async def test_a_login_that_waits_is_told_that_the_person_declined(tmp_path: Pat
         refusal = asyncio.create_task(desk.realm.refusal())
         code = (await proxy.printed(r"use code (\S+) to"))[1]
         desk.realm.provider.decide(code, "declined")
-        assert f"the sign-in of {USER} was declined" in await refusal
+        assert f"{USER}: the sign-in was declined" in await refusal
         login = asyncio.create_task(desk.realm.log_in())
         code = (await proxy.printed(r"use code (\S+) to", start=proxy.output.rindex(code)))[1]
         desk.enter(code)

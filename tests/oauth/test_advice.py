@@ -10,7 +10,7 @@ import pytest
 
 from emailproxy.config.model import Account, FlowName, ProviderName
 from emailproxy.oauth.advice import MAX_TEXT, NOT_THE_PROVIDER, PROVIDER_DOWN, TABLE, advise, no_refresh_token, readable
-from emailproxy.oauth.advice_row import duration
+from emailproxy.oauth.advice.row import duration
 from tests.oauth.texts import ALL
 
 MAX_ADVICE = 300  # characters: with as much of a server's own words as helps, it fits into 512 octets

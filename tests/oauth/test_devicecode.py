@@ -13,8 +13,8 @@ from emailproxy.oauth.commands import Commands
 from emailproxy.oauth.devicecode import MAX_INTERVAL_S, MAX_LIFE_S, DeviceCode, authorization_of
 from emailproxy.oauth.flow import DeviceAuthorization
 from emailproxy.oauth.replies import Reply, Unreadable
-from emailproxy.oauth.requests import Requests
 from emailproxy.oauth.secrets import Secrets
+from emailproxy.oauth.tokenrequests import Requests
 from emailproxy.secret import Secret
 from tests.fakes.provider import UNUSABLE, refusal, throttled, unavailable
 from tests.oauth.world import CLIENT_SECRET, World

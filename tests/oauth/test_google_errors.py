@@ -287,7 +287,7 @@ async def test_google_is_somebody_else(world: GoogleWorld, monkeypatch: pytest.M
 
 
 async def test_the_key_is_in_no_repr(world: GoogleWorld) -> None:
-    from emailproxy.oauth.google_keys import parsed
+    from emailproxy.oauth.google.keys import parsed
 
     account = world.configured(json.dumps(world.account.key_json), client_id="key")
     source = parsed(account, "client_secret", json.dumps(world.account.key_json))

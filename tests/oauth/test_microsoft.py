@@ -11,9 +11,9 @@ import pytest
 
 from emailproxy.config.model import FlowName
 from emailproxy.errors import AccountUnusable, AuthorizationPending, ProviderRefused
-from emailproxy.oauth.discoveries import MAX_AGE_S, MAX_DOCUMENTS, Discoveries
 from emailproxy.oauth.flow import DeviceAuthorization, DeviceFlow, TokenSet
 from emailproxy.oauth.microsoft import DeviceCode
+from emailproxy.oauth.microsoft.discoveries import MAX_AGE_S, MAX_DOCUMENTS, Discoveries
 from emailproxy.secret import Secret
 from tests.fakes.entra import App
 from tests.fakes.microsoft import CHINA, GOVERNMENT, MAIL_SCOPE, PUBLIC, SHARED

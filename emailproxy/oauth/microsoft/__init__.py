@@ -19,10 +19,10 @@ from emailproxy.oauth.certificate import ClientCertificate, certificate_of
 from emailproxy.oauth.clientauth import federated_assertion
 from emailproxy.oauth.clock import Clock
 from emailproxy.oauth.devicecode import authorization_of
-from emailproxy.oauth.discoveries import Discoveries
 from emailproxy.oauth.flow import Approval, Consent, DeviceAuthorization, Flow, Grant, TokenSet
 from emailproxy.oauth.http import Read
-from emailproxy.oauth.managedidentity import ManagedIdentity
+from emailproxy.oauth.microsoft.discoveries import Discoveries
+from emailproxy.oauth.microsoft.managedidentity import ManagedIdentity
 from emailproxy.oauth.replies import Unreadable, tokens_of
 from emailproxy.oauth.secrets import Secrets
 from emailproxy.secret import Secret
@@ -194,7 +194,7 @@ class Applications:
 
     def _asked(self, account: Account, authority: str, credential: Credential, call: Call, read: Read[T]) -> T:
         """Blocks. The reply to the one request is read by `exchange`; what msal makes of it counts for nothing."""
-        from emailproxy.oauth.microsoft_http import Exchange, application
+        from emailproxy.oauth.microsoft.http import Exchange, application
 
         exchange = Exchange(self._blocking.session(), self._discoveries, self._clock, self._attempts.skew, read)
         try:

@@ -14,7 +14,7 @@ from emailproxy.oauth.attempts import Attempts
 from emailproxy.oauth.blocking import Blocking, unavailable_behind
 from emailproxy.oauth.clock import Clock
 from emailproxy.oauth.flow import Approval, Flow, Grant, TokenSet
-from emailproxy.oauth.google_keys import (
+from emailproxy.oauth.google.keys import (
     MACHINE,
     Source,
     default_file,
@@ -107,7 +107,7 @@ class ServiceAccount:
         """Blocks: a token for the mailbox."""
         from google.auth.exceptions import GoogleAuthError
 
-        from emailproxy.oauth.google_http import Exchange
+        from emailproxy.oauth.google.http import Exchange
 
         name = source.name if source else MACHINE
         exchange = Exchange(self._transport(), self._clock, self._attempts.skew, owner=f"{account.name}: {name}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from emailproxy.oauth.advice_row import Row
+from emailproxy.oauth.advice.row import Row
 
 ENTRA = "Entra admin center"
 REGISTRATION = f"{ENTRA} > App registrations > your application"

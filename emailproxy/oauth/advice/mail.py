@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emailproxy.oauth.advice_row import row
+from emailproxy.oauth.advice.row import row
 
 EXCHANGE_SMTP = (
     row(

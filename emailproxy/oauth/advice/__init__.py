@@ -6,14 +6,14 @@ import re
 from urllib.parse import urlsplit
 
 from emailproxy.config.model import Account, ProviderName
-from emailproxy.oauth import advice_mail, advice_microsoft, advice_providers
+from emailproxy.oauth.advice import mail, microsoft, providers
 from emailproxy.wire.events import Advice
 from emailproxy.wire.sasl import failure_text
 
 MAX_TEXT = 8_192  # characters of an error that are looked at: errors are shorter, and hostile ones cost no more
 MAX_CHALLENGES = 4  # base64 pieces in one text that are read
 
-TABLE = (*advice_microsoft.TABLE, *advice_mail.TABLE, *advice_providers.TABLE)
+TABLE = (*microsoft.TABLE, *mail.TABLE, *providers.TABLE)
 """The first row that matches counts: what a provider calls its own before what RFCs call it."""
 
 # RFC 7628 section 3.2.2: a JSON object in base64; ``eyJ`` is how ``{"`` begins

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emailproxy.oauth.advice_row import row
+from emailproxy.oauth.advice.row import row
 
 GOOGLE_CLIENT = "Google Cloud console > APIs & Services > Credentials"
 GOOGLE_AUDIENCE = "Google Cloud console > Google Auth Platform > Audience"

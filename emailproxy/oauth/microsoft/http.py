@@ -21,8 +21,8 @@ import requests
 
 from emailproxy.oauth.bounded import BoundedSession
 from emailproxy.oauth.clock import Clock
-from emailproxy.oauth.discoveries import Discoveries
 from emailproxy.oauth.http import Read
+from emailproxy.oauth.microsoft.discoveries import Discoveries
 from emailproxy.oauth.replies import Reply, nonsense, object_in, refusal
 from emailproxy.oauth.skew import Skew
 from emailproxy.secret import Secret
