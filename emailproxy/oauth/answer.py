@@ -16,6 +16,7 @@ from emailproxy.wire.events import Advice
 
 SINGLE = ("state", "code", "error", "error_description", "iss")  # RFC 6749 section 3.1: never more than once
 MAX_PASTED = 16 * KIB  # characters: what the redirect listener takes of a request
+MIN_CODE = 8  # characters of one that stands alone: a word typed by mistake would use the sign-in up
 PORTS = {"http": HTTP_PORT, "https": 443}
 
 # RFC 6749 appendix A.11: code = 1*VSCHAR; the longest seen have 2 KiB
@@ -89,7 +90,7 @@ def pasted(text: str, account: Account, state: Secret, url: str) -> Answer:
     query = query_of(text, account)
     if query is None:
         code = unquote(text) if ESCAPED.search(text) else text  # as the address has it
-        if " " in code:
+        if " " in code or len(code) < MIN_CODE:
             raise NotAnAnswer("It is neither an address nor a code.")
         return answer_of({"code": code}, url)
     values = values_of(parse_qsl(query, keep_blank_values=True))

@@ -82,7 +82,8 @@ WRONG = [
     (f"http://localhost:x/?{QUERY}", "address of another page"),
     (ASKED + "&client_id=x", "address of another page"),
     ("what is an address", "neither an address nor a code"),
-    ("a\x00b", "no code"),
+    ("hello", "neither an address nor a code"),
+    ("abcdef\x00ghi", "no code"),
     ("x" * (MAX_PASTED + 1), f"more than {MAX_PASTED} characters"),
 ]
 

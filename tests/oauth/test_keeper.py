@@ -15,7 +15,7 @@ from emailproxy.oauth.flow import Approval
 from emailproxy.oauth.happenings import Event
 from emailproxy.oauth.lifetimes import MARGIN_S
 from tests.oauth.steady import Steady, stored, turned, unlocked
-from tests.oauth.world import ADA, World, until
+from tests.oauth.world import ADA, World, settled, until
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ async def test_a_process_without_a_keeper_renews_nothing_ahead(world: World, pro
     await provider.set_up(world, process, ADA)
     await process.login()
     world.turned.turn(1 * DAYS)
-    await asyncio.sleep(0.01)
+    await settled()
     assert provider.calls == 0
     assert world.turned.alarms == {}
 
@@ -153,7 +153,7 @@ async def test_a_login_that_meets_a_renewal_under_way_uses_the_token_that_lives(
     assert await process.login() == f"access-{ADA}-1"
     world.turned.turn(1)  # now it is dead: the login waits for the one request that is under way
     login = asyncio.create_task(process.login())
-    await asyncio.sleep(0.01)
+    await settled()
     assert not login.done()
     provider.gate.set()
     assert await login == f"access-{ADA}-2"
@@ -183,7 +183,7 @@ async def test_ending_lets_a_renewal_reach_the_disk(world: World, provider: Stea
     world.turned.turn(3600 - MARGIN_S)
     await until(lambda: provider.busy == 1)
     closing = asyncio.create_task(process.broker.close())
-    await asyncio.sleep(0.01)
+    await settled()
     provider.gate.set()
     await closing
     assert await (await world.process(listens=False, flow=provider)).login() == f"access-{ADA}-2"
@@ -198,7 +198,7 @@ async def test_a_machine_that_wakes_with_many_accounts_is_no_flood(world: World,
     provider.gate = asyncio.Event()
     world.turned.turn(1 * DAYS)
     await until(lambda: provider.busy == keeper.PER_PROVIDER)
-    await asyncio.sleep(0.01)
+    await settled()
     provider.gate.set()
     await process.kept()
     assert provider.busiest == keeper.PER_PROVIDER

@@ -15,7 +15,7 @@ from emailproxy.oauth.throttle import PER_ACCOUNT
 from emailproxy.secret import Secret
 from emailproxy.wire.events import Login
 from tests.oauth.steady import Steady, stored, turned
-from tests.oauth.world import ADA, PASSWORD, WRONG, Process, World, no_space, visit_of
+from tests.oauth.world import ADA, PASSWORD, WRONG, Process, World, no_space, settled, visit_of
 
 NEW = Secret("canary-new-password")
 LIFE_S = 3600
@@ -232,7 +232,7 @@ async def test_a_login_that_joins_a_renewal_without_a_password_tries_its_own(
     while not provider.busy:
         await asyncio.sleep(0)
     login = asyncio.create_task(process.login())
-    await asyncio.sleep(0.02)
+    await settled()
     provider.gate.set()
     assert await login == f"access-{ADA}-2"
     assert provider.calls == 3

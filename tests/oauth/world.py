@@ -252,6 +252,12 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
+async def settled() -> None:
+    """Lets the tasks that can go on do so: what has not happened then waits for something."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
 def no_space(_source: Path, _target: Path) -> None:
     """In place of `os.replace`, on a full disk."""
     raise OSError(errno.ENOSPC, "No space left on device")
