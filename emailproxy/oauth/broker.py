@@ -258,9 +258,6 @@ class TokenBroker:
         """A login of an account with a record; None where another process got in between."""
         key = await self._unlocked(account, record, password, visit.address)
         if key is None:
-            now = await self._records.load(account.key)
-            if now is None or now.lockbox.public_key != record.lockbox.public_key:
-                return None  # the provider took this password meanwhile, from another login
             return await self._newcomers.tokens(account, password, refusal, address=visit.address, record=record)
         self._keyring.upgrade_if_behind(account, record, password, key)
         own = self._own(account, password, visit.address)

@@ -65,7 +65,7 @@ class Newcomers:
         self._wallet = wallet
         self._clock = clock
         self._drafts: OrderedDict[Name, Draft] = OrderedDict()
-        self._acquiring: Flights[TokenSet] = Flights()
+        self._acquiring: Flights[TokenSet | None] = Flights()
         self._settling: Flights[None] = Flights()
 
     async def tokens(
@@ -76,8 +76,8 @@ class Newcomers:
         *,
         address: str = "",
         record: Record | None = None,
-    ) -> TokenSet:
-        """Tokens for a login whose password is not known yet.
+    ) -> TokenSet | None:
+        """Tokens for a login whose password is not known yet; None where the account's record is another one by now.
 
         Args:
             record: the account's, which this password does not open.
@@ -87,7 +87,7 @@ class Newcomers:
             WrongPassword, TooManyLogins: as `Offers.acquire` says.
         """
         name = self._name(account, password)
-        replaces = None if record is None else record.lockbox.public_key
+        replaces = key_of(record)
         draft = self._drafts.get(name)
         usable = draft is not None and draft.replaces == replaces and draft.term.is_fresh(self._clock.now())
         if draft is not None and usable and not (refusal and refusal.means(draft.tokens)):
@@ -105,7 +105,10 @@ class Newcomers:
 
     async def _acquire(
         self, account: Account, name: Name, password: Secret, address: str, replaces: bytes | None
-    ) -> TokenSet:
+    ) -> TokenSet | None:
+        # Whoever was faster with the same password may have settled it since the record was read: its draft is gone.
+        if key_of(await self._records.load(account.key)) != replaces:
+            return None
         asked = self._clock.now()
         if name[1] == ANYBODYS:
             tokens = await self._flows(account).acquire(account, None)
@@ -137,7 +140,7 @@ class Newcomers:
         lockbox, key = await self._keyring.new_lockbox(account, password)
         async with self._records.locked(account.key) as record:
             draft = self._drafts.get(name)
-            if draft is None or draft.replaces != (None if record is None else record.lockbox.public_key):
+            if draft is None or draft.replaces != key_of(record):
                 self._drafts.pop(name, None)
                 return
             new = Record(account.key, lockbox, generation=0 if record is None else record.generation)
@@ -152,3 +155,8 @@ class Newcomers:
     async def close(self) -> None:
         await self._acquiring.close()
         await self._settling.close()
+
+
+def key_of(record: Record | None) -> bytes | None:
+    """Which key pair an account has; None where it has none."""
+    return None if record is None else record.lockbox.public_key

@@ -13,6 +13,7 @@ from emailproxy.oauth.flow import Approval
 from emailproxy.oauth.lifetimes import MARGIN_S
 from emailproxy.oauth.throttle import PER_ACCOUNT
 from emailproxy.secret import Secret
+from emailproxy.store.base import Record
 from emailproxy.wire.events import Login
 from tests.oauth.steady import Steady, stored, turned
 from tests.oauth.world import ADA, PASSWORD, WRONG, Process, World, no_space, settled, visit_of
@@ -47,6 +48,28 @@ async def test_the_password_that_provider_and_mail_server_take_becomes_the_slot(
     assert await process.login() == credential.token.reveal()
     assert await (await world.process(listens=False, flow=provider)).login() == credential.token.reveal()
     assert provider.calls == 1
+
+
+@pytest.mark.parametrize("changed", [False, True])
+async def test_a_login_that_another_one_settles_beside_it_offers_nothing_anew(
+    process: Process, provider: Steady, monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    if changed:
+        await process.login()
+        provider.password = NEW
+    login, visit, asked = Login(ADA, provider.password), visit_of(), provider.calls
+    credential = await process.broker.token(login, visit)
+    load = process.records.load
+
+    async def overtaken(account: str) -> Record | None:
+        monkeypatch.undo()
+        record = await load(account)
+        await process.broker.accepted(login, visit)
+        return record
+
+    monkeypatch.setattr(process.records, "load", overtaken)
+    assert await process.broker.token(login, visit_of("s2")) == credential
+    assert provider.calls == asked + 1
 
 
 async def test_one_that_the_provider_refuses_is_wrong_and_nothing_else(
