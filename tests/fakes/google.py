@@ -6,7 +6,6 @@ Google's words. A mailbox's access tokens are JWTs that a Dovecot can check (`pu
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
 import time
@@ -14,7 +13,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Self, cast
+from typing import Any, cast
 from urllib.parse import unquote
 
 import jwt
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from emailproxy.demo.certificates import Authority
 from emailproxy.demo.ledger import Ledger
+from tests.fakes.hosts import Hosts
 from tests.fakes.provider import FakeProvider, Fault
 
 TOKEN_HOST = "oauth2.googleapis.com"
@@ -31,6 +31,7 @@ STS_HOST = "sts.googleapis.com"
 IAM_HOST = "iamcredentials.googleapis.com"
 IDP_HOST = "idp.example.test"
 """Somebody else's: it hands out the workload's subject tokens."""
+HOSTS = (TOKEN_HOST, STS_HOST, IAM_HOST, IDP_HOST)
 TOKEN_URL = f"https://{TOKEN_HOST}/token"
 MAIL_SCOPE = "https://mail.google.com/"
 AUDIENCE = "//iam.googleapis.com/projects/123/locations/global/workloadIdentityPools/pool/providers/idp"
@@ -113,7 +114,7 @@ class Asked:
     """Of the assertion in it."""
 
 
-class FakeGoogle:
+class FakeGoogle(Hosts):
     """Google, from ``async with`` until its end; `targets` is what a tunnel leads here.
 
     Args:
@@ -128,6 +129,7 @@ class FakeGoogle:
         expires_in: int = 3599,
         now: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__(authority, HOSTS, Ledger(now=now, grace_s=0, rotate=False))
         self.users = {user.lower() for user in users}
         self.expires_in = expires_in
         self.asked: list[Asked] = []
@@ -137,39 +139,10 @@ class FakeGoogle:
         self.refresh_tokens: dict[tuple[str, str, str], str] = {}
         """Who signed in for a client's ID, secret and refresh token."""
         self.token_url = TOKEN_URL
-        self.stopping = asyncio.Event()
         self._now = now
-        self._ledger = Ledger(now=now, grace_s=0, rotate=False)
         self._bearers: dict[str, str] = {}
         """Who an access token for Google's APIs is."""
         self._faults: dict[str, deque[Fault]] = defaultdict(deque)
-        self._tls = authority.issue(TOKEN_HOST, STS_HOST, IAM_HOST, IDP_HOST).server_context()
-        self._runner: web.AppRunner | None = None
-        self._port = 0
-
-    async def __aenter__(self) -> Self:
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._serve)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls)
-        await site.start()
-        self._port = self._runner.addresses[0][1]
-        return self
-
-    async def __aexit__(self, *details: object) -> None:
-        self.stopping.set()
-        assert self._runner is not None
-        await self._runner.cleanup()
-
-    @property
-    def targets(self) -> dict[tuple[str, int], int]:
-        return {(host, 443): self._port for host in (TOKEN_HOST, STS_HOST, IAM_HOST, IDP_HOST)}
-
-    @property
-    def public_key_pem(self) -> str:
-        """What a mail server checks the mailboxes' access tokens with."""
-        return self._ledger.public_key_pem
 
     def service_account(self, name: str = "mail", *scopes: str) -> ServiceAccount:
         """A new one, with delegation for these scopes (for mail, where none is given)."""

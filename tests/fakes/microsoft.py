@@ -6,13 +6,12 @@ that a Dovecot can check (`public_key_pem`).
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self, cast
+from typing import Any, cast
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -20,6 +19,7 @@ from aiohttp import web
 from emailproxy.demo.certificates import Authority
 from emailproxy.demo.ledger import Client, Family, Ledger, OAuthError
 from tests.fakes.entra import App, Refused, authenticated, claims_in, hinted
+from tests.fakes.hosts import Hosts
 from tests.fakes.provider import FakeProvider, Fault
 
 PUBLIC = "login.microsoftonline.com"
@@ -67,7 +67,7 @@ class Device:
     """None: nobody has entered the code yet."""
 
 
-class FakeMicrosoft:
+class FakeMicrosoft(Hosts):
     """The endpoints, from ``async with`` until the end; `targets` is what a tunnel leads here.
 
     Args:
@@ -90,6 +90,7 @@ class FakeMicrosoft:
         interval_s: int = 5,
         now: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__(authority, HOSTS, Ledger(now=now, grace_s=grace_s, rotate=rotate))
         self.apps = {app.id: app for app in apps}
         self.user = user
         self.expires_in = expires_in
@@ -97,41 +98,12 @@ class FakeMicrosoft:
         self.asked: list[Asked] = []
         self.devices: dict[str, Device] = {}
         """By user code."""
-        self.stopping = asyncio.Event()
         self._application_claims = dict(application_claims or {})
         self._now = now
-        self._ledger = Ledger(now=now, grace_s=grace_s, rotate=rotate)
         self._device_codes: dict[str, str] = {}
         self._faults: dict[str, deque[Fault]] = defaultdict(deque)
-        self._tls = authority.issue(*HOSTS).server_context()
-        self._runner: web.AppRunner | None = None
-        self._port = 0
-
-    async def __aenter__(self) -> Self:
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._serve)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls)
-        await site.start()
-        self._port = self._runner.addresses[0][1]
-        return self
-
-    async def __aexit__(self, *details: object) -> None:
-        self.stopping.set()
-        assert self._runner is not None
-        await self._runner.cleanup()
 
     # ---- what tests need to know, and do
-
-    @property
-    def targets(self) -> dict[tuple[str, int], int]:
-        return {(host, 443): self._port for host in HOSTS}
-
-    @property
-    def public_key_pem(self) -> str:
-        """What a mail server checks the mailboxes' access tokens with."""
-        return self._ledger.public_key_pem
 
     def verify(self, token: str) -> dict[str, Any]:
         """The claims of an access token, genuine and in its time."""
