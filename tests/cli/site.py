@@ -22,7 +22,7 @@ from emailproxy.secret import Secret
 from emailproxy.service import Authority
 from emailproxy.wire.events import Login, Visit
 from tests.e2e.harness.ports import free_ports
-from tests.e2e.harness.proxy import COMMAND, Program, Proxy, environment, running, serve
+from tests.e2e.harness.proxy import COMMAND, Program, Proxy, environment, notifications, running, serve
 from tests.e2e.harness.world import write_config
 from tests.fakes.provider import FakeProvider
 
@@ -220,3 +220,26 @@ def another_user(uid: int, *arguments: str | Path) -> tuple[str, ...]:
         "main()\n"
     )
     return (sys.executable, "-c", program)
+
+
+@contextlib.asynccontextmanager
+async def under_a_manager(site: Site, *command: str | Path, user: int | None = None) -> AsyncIterator[Program]:
+    """A server that has told its service manager, whose socket is this user's, that it is ready; killed at the end."""
+    with notifications() as notified:
+        if user is not None:
+            for place in (Path(notified.getsockname()), Path(notified.getsockname()).parent):
+                os.chown(place, user, user)
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            env=environment(site.folder) | {"NOTIFY_SOCKET": notified.getsockname()},
+            cwd=site.folder,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(20):
+                assert await asyncio.get_running_loop().sock_recv(notified, 100) == b"READY=1"
+            yield Program(process)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.communicate()

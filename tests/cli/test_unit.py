@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import os
 import re
@@ -14,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from emailproxy.cli import unit
-from tests.cli.site import PASSWORD, ROBOT, Ended, Site, ended
-from tests.e2e.harness.proxy import COMMAND, Program, environment, notifications
+from tests.cli.site import PASSWORD, ROBOT, Ended, Site, ended, under_a_manager
+from tests.e2e.harness.proxy import COMMAND
 
 EXPOSURE = 20  # tenths: at most 2.0 of 10
 
@@ -194,28 +193,14 @@ async def test_the_server_works_under_the_system_call_filter(site: Site) -> None
         program = f"import mmap, os; {probe}"
         assert "PermissionError" in (await ended(*inside, sys.executable, "-c", program, cwd=site.folder)).err, probe
 
-    with notifications() as notified:
-        process = await asyncio.create_subprocess_exec(
-            *(*inside, *COMMAND, "serve", "--config", site.config),
-            env=environment(site.folder) | {"NOTIFY_SOCKET": notified.getsockname()},
-            cwd=site.folder,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        program = Program(process)
-        try:
-            async with asyncio.timeout(20):
-                assert await asyncio.get_running_loop().sock_recv(notified, 100) == b"READY=1"
-            # The whole way up to the mail server, which is not there: key derivation, provider, state folder.
-            reader, writer = await asyncio.open_connection("127.0.0.1", site.imap)
-            writer.write(f'a LOGIN "{ROBOT}" "{PASSWORD}"\r\n'.encode())
-            async with asyncio.timeout(20):
-                while not (line := await reader.readline()).startswith(b"a "):
-                    assert line
-            assert b"[UNAVAILABLE]" in line
-            writer.close()
-            assert await program.stop() == 0
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.communicate()
+    async with under_a_manager(site, *inside, *COMMAND, "serve", "--config", site.config) as program:
+        # The whole way up to the mail server, which is not there: key derivation, provider, state folder.
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.imap)
+        writer.write(f'a LOGIN "{ROBOT}" "{PASSWORD}"\r\n'.encode())
+        async with asyncio.timeout(20):
+            while not (line := await reader.readline()).startswith(b"a "):
+                assert line
+        assert b"[UNAVAILABLE]" in line
+        writer.close()
+        assert await program.stop() == 0
     assert "Traceback" not in site.log

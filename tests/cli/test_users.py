@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 from collections.abc import AsyncIterator
@@ -12,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.records import messages
-from tests.cli.site import ADA, PASSWORD, ROOT_ONLY, SERVICE, Ended, Site, another_user, ended
-from tests.e2e.harness.proxy import Program, environment, notifications
+from tests.cli.site import ADA, PASSWORD, ROOT_ONLY, SERVICE, Ended, Site, another_user, ended, under_a_manager
 
 pytestmark = ROOT_ONLY
 
@@ -51,28 +49,12 @@ async def test_a_server_that_root_runs_leaves_the_files_to_their_user(services_s
 async def test_the_service_runs_without_privileges_and_root_reads_its_log(services_site: Site) -> None:
     site = services_site
     command = another_user(SERVICE, "serve", "--config", site.config)
-    with notifications() as notified:
-        for place in (Path(notified.getsockname()), Path(notified.getsockname()).parent):
-            os.chown(place, SERVICE, SERVICE)
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            env=environment(site.folder) | {"NOTIFY_SOCKET": notified.getsockname()},
-            cwd=site.folder,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        program = Program(process)
-        try:
-            async with asyncio.timeout(20):
-                assert await asyncio.get_running_loop().sock_recv(notified, 100) == b"READY=1"
-            shown = await site.run("logs", "-n", "1")
-            assert (shown.code, messages(shown.out)) == (0, ["ready"])
-            lines = json.loads((await site.run("accounts", "list", "--json")).out)
-            assert {line["state"] for line in lines} == {"absent"}
-            assert await program.stop() == 0
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.communicate()
+    async with under_a_manager(site, *command, user=SERVICE) as program:
+        shown = await site.run("logs", "-n", "1")
+        assert (shown.code, messages(shown.out)) == (0, ["ready"])
+        lines = json.loads((await site.run("accounts", "list", "--json")).out)
+        assert {line["state"] for line in lines} == {"absent"}
+        assert await program.stop() == 0
 
 
 @pytest.mark.parametrize(
