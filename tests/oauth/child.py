@@ -11,17 +11,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from emailproxy.config.model import Account, FlowName
+from emailproxy.config.model import Account
 from emailproxy.oauth.broker import TokenBroker
 from emailproxy.oauth.clock import Clock
 from emailproxy.oauth.consent import Consents
 from emailproxy.oauth.generic import flows
 from emailproxy.oauth.http import TokenEndpoint
-from emailproxy.secret import Secret
 from emailproxy.store.ini import IniStore
 from emailproxy.store.pending import IniPendingStore
 from emailproxy.wire.events import Login, Visit
-from tests.oauth.world import ADA, CHEAP, CLIENT_SECRET, PASSWORD
+from tests.oauth.world import ADA, CHEAP, PASSWORD, account_at
 
 FASTER = 1_000_000
 
@@ -55,17 +54,7 @@ async def run(folder: Path, account: Account, logins: int, clock: Clock) -> None
 
 
 def main(folder: str, token_url: str, port: str, logins: str, started: str) -> None:
-    account = Account(
-        name=ADA,
-        section=ADA,
-        flow=FlowName.AUTHORIZATION_CODE,
-        token_url=token_url,
-        permission_url=token_url.replace("/token", "/authorize"),
-        scope="mail offline_access",
-        client_id="test-client",
-        client_secret=Secret(CLIENT_SECRET),
-        redirect_uri=f"http://127.0.0.1:{port}/",
-    )
+    account = account_at(token_url, redirect_uri=f"http://127.0.0.1:{port}/")
     asyncio.run(run(Path(folder), account, int(logins), Clock(wall_s=Hurried(float(started)).wall_s)))
 
 

@@ -14,11 +14,10 @@ from emailproxy.oauth.consent import Consents
 from emailproxy.oauth.generic import flows
 from emailproxy.oauth.http import TokenEndpoint
 from emailproxy.oauth.redirect import RedirectListener
-from emailproxy.secret import Secret
 from emailproxy.store.ini import IniStore
 from emailproxy.store.pending import IniPendingStore
 from tests.oauth.forking import at_work, fork_for_each_line
-from tests.oauth.world import ADA, CHEAP, CLIENT_SECRET, PASSWORD, Turned
+from tests.oauth.world import ADA, CHEAP, PASSWORD, Turned, account_at
 
 FASTER = 1000
 
@@ -45,16 +44,8 @@ async def consent(folder: Path, account: Account) -> None:
 
 
 def main(folder: str, flow: str, token_url: str, permission_url: str, port: str) -> None:
-    account = Account(
-        name=ADA,
-        section=ADA,
-        flow=FlowName(flow),
-        token_url=token_url,
-        permission_url=permission_url,
-        scope="mail offline_access",
-        client_id="test-client",
-        client_secret=Secret(CLIENT_SECRET),
-        redirect_uri=f"http://127.0.0.1:{port}/",
+    account = account_at(
+        token_url, flow=FlowName(flow), permission_url=permission_url, redirect_uri=f"http://127.0.0.1:{port}/"
     )
     import emailproxy.oauth.web  # noqa: F401 - once, and not in each fork
 

@@ -9,18 +9,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from emailproxy.config.model import Account, FlowName
+from emailproxy.config.model import Account
 from emailproxy.oauth.broker import TokenBroker
 from emailproxy.oauth.clock import Clock, wait
 from emailproxy.oauth.consent import Consents
 from emailproxy.oauth.generic import flows
 from emailproxy.oauth.http import TokenEndpoint
-from emailproxy.secret import Secret
 from emailproxy.store.ini import IniStore
 from emailproxy.store.pending import IniPendingStore
 from emailproxy.wire.events import Login, Visit
 from tests.oauth.forking import at_work, fork_for_each_line
-from tests.oauth.world import ADA, CHEAP, CLIENT_SECRET, PASSWORD
+from tests.oauth.world import ADA, CHEAP, PASSWORD, account_at
 
 FASTER = 100_000
 """A token of an hour lasts for 36 ms, and is renewed after 30."""
@@ -64,16 +63,7 @@ async def keep(folder: Path, account: Account, clock: Clock) -> None:
 
 
 def main(folder: str, token_url: str, started: str) -> None:
-    account = Account(
-        name=ADA,
-        section=ADA,
-        flow=FlowName.AUTHORIZATION_CODE,
-        token_url=token_url,
-        permission_url=token_url.replace("/token", "/authorize"),
-        scope="mail offline_access",
-        client_id="test-client",
-        client_secret=Secret(CLIENT_SECRET),
-    )
+    account = account_at(token_url)
     fork_for_each_line(lambda: keep(Path(folder), account, Hurried(float(started)).clock))
 
 

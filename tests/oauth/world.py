@@ -117,6 +117,19 @@ class Process:
             await asyncio.sleep(0)
 
 
+def account_at(token_url: str, name: str = ADA, **changes: Any) -> Account:
+    """An account of the test client's at the embedded provider."""
+    settings: dict[str, Any] = {
+        "section": name,
+        "flow": FlowName.AUTHORIZATION_CODE,
+        "permission_url": token_url.replace("/token", "/authorize"),
+        "scope": "mail offline_access",
+        "client_id": "test-client",
+        "client_secret": Secret(CLIENT_SECRET),
+    }
+    return Account(name=name, token_url=token_url, **{**settings, **changes})
+
+
 def visit_of(session: str = "s1", address: str = "127.0.0.1", may_set: bool = True) -> Visit:
     return Visit(session, "IMAP", address, may_set)
 
@@ -145,17 +158,9 @@ class World:
 
     def account(self, name: str = ADA, **changes: Any) -> Account:
         """Configures an account."""
-        settings: dict[str, Any] = {
-            "section": name,
-            "flow": FlowName.AUTHORIZATION_CODE,
-            "token_url": self.provider.token_url,
-            "permission_url": self.provider.permission_url,
-            "scope": "mail offline_access",
-            "client_id": "test-client",
-            "client_secret": Secret(CLIENT_SECRET),
-            "redirect_uri": f"http://127.0.0.1:{self.port}/",
-        }
-        account = Account(name=name, **{**settings, **changes})
+        redirect_uri = f"http://127.0.0.1:{self.port}/"
+        urls = {"permission_url": self.provider.permission_url, "redirect_uri": redirect_uri}
+        account = account_at(changes.pop("token_url", self.provider.token_url), name, **{**urls, **changes})
         self.accounts[account.key] = account
         return account
 
