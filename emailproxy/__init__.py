@@ -17,13 +17,15 @@ The way of one login::
 - `oauth` turns a login into an access token: `broker` decides (cached? refresh? consent?), `flows` chooses the grant
   (`generic` by the RFCs, `microsoft` by msal, `google` by google-auth), `keeper` renews ahead, `consent` keeps what
   waits for a person, `redirect` takes the provider's answers, `advice` knows what their errors mean, `hooks` tell it.
-- `store` keeps records and pending consents in a folder of INI files; `store.sealing` alone touches key material.
+- `store` keeps records and pending consents in a folder of INI files; `store.sealing`, `store.slots`
+  and `store.warm` alone touch key material.
 - `config` makes frozen models of an INI file, and finds all of its faults at once.
-- `service` builds all of it; `check` tries every link of the chain; `cli` is the command line; `demo` is an embedded
-  provider and mailbox to try it with.
+- `service` builds all of it, and puts another configuration in force as sessions stand; `admin` is a running server's
+  control socket; `check` tries every link of the chain; `cli` is the command line; `demo` is an embedded provider and
+  mailbox to try it with.
 
 Imports go one way: ``errors, names, secret`` <- ``config, wire, store`` <- ``oauth, net`` <- ``service`` <-
-``check`` <- ``cli, demo``. A test enforces it.
+``check, admin`` <- ``cli, demo``. A test enforces it.
 """
 
 __version__ = "0.1.0"

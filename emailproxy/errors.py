@@ -8,9 +8,11 @@
     │   ├── StateDamaged            a file does not parse, or its figures are out of bounds
     │   └── StateExposed            a file or folder may be read by others
     ├── ServiceError                the server cannot start or go on (port in use, bad certificate)
+    ├── PasswordsUnchanged          a local password is not added, changed or removed; the text says why
     ├── ProtocolError               a peer broke its protocol's rules; only wire/ raises and catches it
     └── LoginRefused                a login does not go ahead; its `kind` says what the client hears
         ├── WrongPassword           the local password opens no key slot
+        │   └── PasswordNotPermitted  it opens one that is not for this protocol, network or time
         ├── UnknownAccount          no account section matches the user name
         ├── ConsentRequired         the account's owner must sign in at the provider first
         ├── ProviderUnavailable     the OAuth 2.0 provider does not answer sensibly; try later
@@ -19,7 +21,8 @@
         ├── ServerUnavailable       the mail server cannot be reached, or refuses us
         ├── TokenRefused            the mail server refused the access token, a fresh one too
         ├── AccountUnusable         this account's configuration or state must be mended first
-        └── TooManyLogins           too many attempts or connections
+        ├── TooManyLogins           too many attempts or connections
+        └── TooManySessions         the account has as many sessions as it may; try again when one has ended
 
 `wire/` alone turns a `Kind` into protocol bytes.
 """
@@ -50,6 +53,11 @@ def system_words(error: BaseException) -> str:
         if error.strerror:
             return error.strerror
     return type(error).__name__
+
+
+def addressed(error: object, account: str) -> str:
+    """An error's text whose advice speaks of ACCOUNT, with the account's name there: fit for a shell."""
+    return str(error).replace("authorize ACCOUNT", f"authorize {account}")
 
 
 class EmailProxyError(Exception):
@@ -99,6 +107,10 @@ class ServiceError(EmailProxyError):
     """The server cannot start or go on."""
 
 
+class PasswordsUnchanged(EmailProxyError):
+    """An account's local passwords stay as they are; the text says why, and what to do."""
+
+
 class ProtocolError(EmailProxyError):
     """A peer broke its protocol's rules."""
 
@@ -112,6 +124,7 @@ class Kind(Enum):
     TOKEN_REFUSED = "token refused"  # noqa: S105 - a name, not a secret
     MISCONFIGURED = "misconfigured"
     TOO_MANY = "too many"
+    TOO_MANY_SESSIONS = "too many sessions"
 
 
 class LoginRefused(EmailProxyError):
@@ -127,6 +140,10 @@ class WrongPassword(LoginRefused):
     """The local password opens no key slot of the account; nothing was changed."""
 
     kind = Kind.WRONG_LOGIN
+
+
+class PasswordNotPermitted(WrongPassword):
+    """The local password is right, but its key slot is not for this protocol, network or time."""
 
 
 class UnknownAccount(LoginRefused):
@@ -207,3 +224,9 @@ class TooManyLogins(LoginRefused):
     """Too many attempts or connections."""
 
     kind = Kind.TOO_MANY
+
+
+class TooManySessions(LoginRefused):
+    """The account has as many sessions as it may have, and none ended in time."""
+
+    kind = Kind.TOO_MANY_SESSIONS

@@ -93,5 +93,22 @@ use_node() {
   fi
 }
 
+# use_other_proxy: brings .venv/other up to date, with the proxy that PyPI has under our name: tests read what it writes.
+use_other_proxy() {
+  local source=tests/e2e/harness/other-proxy.txt folder=$VENV/other wanted
+  wanted=$({ "$VENV/bin/python" -VV; cat "$source"; } | sha256sum)
+  stamped other "$wanted" && return
+  say "Installing another proxy, whose files the tests read, into $folder"
+  rm -rf "$folder"
+  if "$VENV/bin/python" -m venv "$folder" \
+    && "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$source"; then
+    mkdir -p "$VENV/programs"
+    ln -sfn ../other/bin/emailproxy "$VENV/programs/other-proxy"
+    echo "$wanted" >"$VENV/stamp-other"
+  else
+    say "It cannot be installed: tests that need other-proxy are left out, and listed as SKIPPED."
+  fi
+}
+
 # stamped NAME VALUE: whether that step was last finished with that value.
 stamped() { [[ -f $VENV/stamp-$1 && $(<"$VENV/stamp-$1") == "$2" ]]; }

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from tests.e2e.harness.node import NODE_MODULES, PROGRAMS
+from tests.e2e.harness.installed import NODE_MODULES, PROGRAMS, PROGRAMS_OF_PYPI
 
 
 def pytest_configure() -> None:
@@ -16,7 +16,8 @@ def pytest_configure() -> None:
 
     What ignores it hands that on to its children, and tests press Ctrl-C.
     """
-    os.environ["PATH"] = f"{PROGRAMS}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    ours = (PROGRAMS, PROGRAMS_OF_PYPI)
+    os.environ["PATH"] = ":".join((*map(str, ours), os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "errors": set(),
     "names": set(),
     "secret": set(),
+    "certificates": set(),
     "config": BASE,
     "wire": BASE,
     "store": BASE,
@@ -25,8 +26,8 @@ MAY_IMPORT = {
     "service": {*BASE, "config", "wire", "store", "oauth", "net"},
     "check": {*BASE, "config", "wire", "store", "oauth", "net", "service"},
     "admin": {*BASE, "config", "wire", "store", "oauth", "net", "service"},
-    "demo": {*BASE, "config", "wire", "store", "oauth", "net", "service"},
-    "cli": {*BASE, "config", "wire", "store", "oauth", "net", "service", "check", "admin", "demo"},
+    "demo": {*BASE, "certificates", "config", "wire", "store", "oauth", "net", "service"},
+    "cli": {*BASE, "certificates", "config", "wire", "store", "oauth", "net", "service", "check", "admin", "demo"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from emailproxy.check.finding import SOON_S, Finding, Grade, Link, refused, span
-from emailproxy.config.model import Account, ProviderName
+from emailproxy.config import catchall
+from emailproxy.config.model import Account, Config, ProviderName
 from emailproxy.errors import LoginRefused, StateError, one_line
 from emailproxy.oauth.advice import without_action
 from emailproxy.oauth.certificate import certificate_of
@@ -18,16 +19,11 @@ from emailproxy.oauth.secrets import Secrets
 from emailproxy.secret import Secret
 from emailproxy.service import Authority
 from emailproxy.store.base import Pending, Record
-from emailproxy.wire.events import Login, Visit
+from emailproxy.wire.events import LOCAL, Login
 
 EXCHANGE = ("outlook", "webmail.apps.mil", "00000002-0000-0ff1-ce00-000000000000")
 """How Microsoft's tokens for mail name what they are for (RFC 7519 section 4.1.3); the last is Exchange's own ID."""
 MAX_WORDS = 20  # scopes, roles and audiences of a token that are told
-
-
-def visit(protocol: str = "IMAP") -> Visit:
-    """A check sets no account's first password."""
-    return Visit("check", protocol, "127.0.0.1", may_set_first_password=False)
 
 
 async def credential(account: Account, secrets: Secrets) -> Finding | None:
@@ -58,13 +54,22 @@ async def credential(account: Account, secrets: Secrets) -> Finding | None:
     return Finding(Link.CREDENTIAL, about, Grade.WARNING if soon else Grade.OK, text, mend if soon else "", facts)
 
 
-async def state(account: Account, authority: Authority) -> Finding:
+def is_kept_elsewhere(config: Config, account: Account) -> bool:
+    """Whether another proxy keeps tokens of the account, which its first login here takes over."""
+    kept = catchall.cached(config, account.key)
+    return kept is not None and bool(kept.refresh_token or kept.access_token)
+
+
+async def state(config: Config, account: Account, authority: Authority) -> Finding:
     """What can be told without the local password."""
     try:
         record = await authority.records.load(account.key)
         pending = await authority.pending.by_account(account.key)
     except StateError as error:
         return Finding(Link.TOKEN, account.name, Grade.FAILED, str(error))
+    if record is None and is_kept_elsewhere(config, account):
+        text = "no login yet: the first one, with the password that another proxy knows, takes over what that one keeps"
+        return Finding(Link.TOKEN, account.name, Grade.OK, text, facts={"local_passwords": 0})
     if record is None:
         return without_record(account, pending, authority.flows(account).approval)
     facts: dict[str, Any] = {"local_passwords": len(record.lockbox.slots), "needs_sign_in": record.needs_sign_in}
@@ -99,7 +104,8 @@ def without_record(account: Account, pending: Pending | None, approval: Approval
 
 
 def sign_in(account: Account, pending: Pending | None) -> str:
-    command = f"run 'emailproxy authorize {account.name}'"
+    owner = expected(account)
+    command = f"run 'emailproxy authorize {account.name}'" + ("" if owner == account.name else f" as {owner}")
     if pending is None:
         return command
     if pending.user_code:
@@ -121,7 +127,7 @@ async def token(account: Account, authority: Authority, password: Secret, *, kno
     is due; of one that is not, the provider is asked, and nothing is stored."""
     try:
         if known:
-            found = await authority.broker.token(Login(account.name, password), visit())
+            found = await authority.broker.token(Login(account.name, password), LOCAL)
             access = found.token
         else:
             flow = authority.flows(account)
@@ -156,10 +162,10 @@ def contents(account: Account, claims: Mapping[str, Any], identities: tuple[str,
 def mismatch(account: Account, audiences: Iterable[str], identities: tuple[str, ...]) -> str:
     """What to change where the token is for something or somebody else."""
     if not is_owner(account, identities):
-        return (
-            f"it is not {expected(account)}'s: run 'emailproxy authorize {account.name}' and sign in as the mailbox, "
-            "or set token_owner"
-        )
+        owner = expected(account)
+        whom = "the mailbox" if owner == account.name else owner
+        again = f"run 'emailproxy authorize {account.name}' and sign in as {whom}"
+        return f"it is not {owner}'s: {again}, or change token_owner"
     named = [audience.casefold() for audience in audiences]
     if (
         account.provider is ProviderName.MICROSOFT

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sized
 from contextlib import aclosing
-from urllib.parse import urlsplit
 
 from emailproxy.check import accounts as state_of
 from emailproxy.check.endpoints import endpoints
 from emailproxy.check.finding import Finding, Grade, Link, refused
+from emailproxy.check.local import local_certificates
 from emailproxy.check.logins import log_in
 from emailproxy.check.network import Place, reach
+from emailproxy.check.ways import Way, ways_of, without_way
 from emailproxy.config import catchall
-from emailproxy.config.model import Account, Config, ProviderName, Server
-from emailproxy.config.presets import PROVIDERS
+from emailproxy.config.model import Account, Config
+from emailproxy.config.outbound import Outbound
+from emailproxy.config.proxies import UnusableProxy
 from emailproxy.config.sources import HookCommand
 from emailproxy.errors import LoginRefused, StateError
 from emailproxy.net.dial import Dialer
@@ -35,7 +38,7 @@ async def check(config: Config, account: Account | None, password: Secret | None
         account: whose login to try; without one, what can be told of all accounts is.
         password: its local password; without it the chain ends before the token is unlocked.
     """
-    dialer = Dialer()
+    dialer = Dialer(Outbound.of(config.settings, os.environ))
     try:
         async with aclosing(links(config, account, password, dialer)) as findings:
             async for finding in findings:
@@ -52,10 +55,10 @@ async def links(
         yield finding
         if finding.breaks:
             return
-    servers = servers_of(config, account)
+    ways = ways_of(config, account)
     stages = (
-        reached(dialer, servers),
-        endpoints(dialer, concerned, config.settings.ca_file),
+        reached(dialer, ways),
+        endpoints(dialer, concerned, config.settings),
         known(config, concerned),
     )
     for stage in stages:
@@ -69,7 +72,7 @@ async def links(
         about = "" if account is None else account.name
         yield Finding(Link.LOGIN, about, Grade.SKIPPED, NO_ACCOUNT if account is None else NO_PASSWORD)
         return
-    async for finding in unlocked(config, account, password, servers, dialer):
+    async for finding in unlocked(config, account, password, ways, dialer):
         yield finding
 
 
@@ -87,6 +90,10 @@ async def configuration(config: Config, account: Account | None, concerned: list
         if shutil.which(program) is None:
             text = f"{what}: no program {program} can be run here"
             yield Finding(Link.CONFIGURATION, about, Grade.WARNING, text, "give its full path, or install it")
+    for finding in local_certificates(config.servers):
+        yield finding
+    for finding in () if account is None else without_way(config, account):
+        yield finding
     facts = {"servers": len(config.servers), "accounts": len(concerned)}
     configured = (counted(config.servers, "server"), counted(catchall.accounts(config), "account"))
     text = f"{' and '.join(configured)}"
@@ -107,32 +114,21 @@ def counted(what: Sized, name: str) -> str:
     return f"{len(what)} {name}{'' if len(what) == 1 else 's'}"
 
 
-def servers_of(config: Config, account: Account | None) -> tuple[Server, ...]:
-    """The servers that an account can log in to: not those that are known to be another provider's."""
-    if account is None:
-        return config.servers
-    owners = {host.address: name for name, known in PROVIDERS.items() for host in known.servers.values()}
-    mine = provider_of(account)
-    fitting = [server for server in config.servers if owners.get(server.server_address.casefold()) in (None, mine)]
-    return tuple(fitting) if mine is not None and fitting else config.servers
-
-
-def provider_of(account: Account) -> str | None:
-    """The provider, by a name of `register`'s; None where it is another."""
-    if account.provider is not ProviderName.GENERIC:
-        return account.provider.value
-    host = urlsplit(account.token_url).netloc
-    return next((name for name, known in PROVIDERS.items() if urlsplit(known.token_url).netloc == host), None)
-
-
-async def reached(dialer: Dialer, servers: Iterable[Server]) -> AsyncIterator[Finding]:
-    for server in servers:
+async def reached(dialer: Dialer, ways: Iterable[Way]) -> AsyncIterator[Finding]:
+    for way in ways:
+        try:
+            proxy = dialer.proxy_for(way.target.address)
+        except UnusableProxy as error:
+            yield Finding(Link.TCP, way.about, Grade.FAILED, str(error))
+            return
         place = Place(
-            f"{server.section} at {server.server_address}",
-            server.server_address,
-            server.server_port,
-            starttls=server.protocol if server.server_starttls else None,
-            ca_file=server.ca_file,
+            way.about,
+            way.target.address,
+            way.target.port,
+            starttls=way.server.protocol if way.target.starttls else None,
+            ca_file=way.server.ca_file,
+            mend=f"check {way.option}",
+            proxy=proxy,
         )
         async for finding in reach(dialer, place):
             yield finding
@@ -147,17 +143,21 @@ async def known(config: Config, concerned: Iterable[Account]) -> AsyncIterator[F
                 finding = await state_of.credential(account, secrets)
                 if finding is not None:
                     yield finding
-                yield await state_of.state(account, authority)
+                yield await state_of.state(config, account, authority)
     except StateError as error:
         yield Finding(Link.TOKEN, str(config.settings.state_dir), Grade.FAILED, str(error))
 
 
 async def unlocked(
-    config: Config, account: Account, password: Secret, servers: Iterable[Server], dialer: Dialer
+    config: Config, account: Account, password: Secret, ways: Iterable[Way], dialer: Dialer
 ) -> AsyncIterator[Finding]:
     """The token, then a login at each server."""
     async with Authority(quiet(config)) as authority:
         is_known = await authority.records.load(account.key) is not None
+        if not is_known and state_of.is_kept_elsewhere(config, account):
+            text = "nobody has logged in here yet; the first login takes over what another proxy keeps"
+            yield Finding(Link.LOGIN, account.name, Grade.SKIPPED, text)
+            return
         finding = await state_of.token(account, authority, password, known=is_known)
         yield finding
         if finding.breaks:
@@ -167,8 +167,8 @@ async def unlocked(
             text = f"nobody has logged in here yet; {first} sets the local password"
             yield Finding(Link.LOGIN, account.name, Grade.SKIPPED, text)
             return
-        for server in servers:
-            yield await log_in(server, account, password, authority.broker, dialer)
+        for way in ways:
+            yield await log_in(way, account, password, authority.broker, dialer)
 
 
 def needs_own(account: Account, authority: Authority) -> bool:

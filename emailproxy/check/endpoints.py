@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from emailproxy.check.finding import Finding, Grade, Link
 from emailproxy.check.network import Place, reach
-from emailproxy.config.model import KIB, SECONDS, Account, FlowName, ProviderName
+from emailproxy.config.model import KIB, SECONDS, Account, FlowName, ProviderName, Settings
+from emailproxy.config.outbound import Outbound
+from emailproxy.config.proxies import ProxyFailed, UnusableProxy
 from emailproxy.errors import one_line, system_words
 from emailproxy.net.dial import Dialer
 from emailproxy.oauth.advice import NOT_THE_PROVIDER, PROVIDER_DOWN, advise
+from emailproxy.oauth.sessions import HttpSessions, UnusableCa
 
 if TYPE_CHECKING:
     import aiohttp
@@ -47,61 +49,70 @@ def urls_of(accounts: Iterable[Account]) -> tuple[dict[str, str], dict[str, str]
     return tokens, {url: name for url, name in others.items() if urlsplit(url).netloc not in reached}
 
 
-async def endpoints(dialer: Dialer, accounts: Iterable[Account], ca_file: Path | None) -> AsyncIterator[Finding]:
+async def endpoints(dialer: Dialer, accounts: Iterable[Account], settings: Settings) -> AsyncIterator[Finding]:
     """Each endpoint of these accounts, once."""
     tokens, others = urls_of(accounts)
-    for key, urls in (("token_url", tokens), ("permission_url", others)):
-        for url, name in urls.items():
-            broken = False
-            async for finding in way_to(dialer, url, f"{key} of {name}", ca_file):
-                yield finding
-                broken = finding.breaks
-            if not broken and key == "token_url":
-                yield await ask(url, f"{key} of {name}", ca_file)
+    sessions = HttpSessions(ca_file=settings.ca_file, outbound=Outbound.of(settings, os.environ))
+    try:
+        for key, urls in (("token_url", tokens), ("permission_url", others)):
+            for url, name in urls.items():
+                broken = False
+                async for finding in way_to(dialer, sessions, url, f"{key} of {name}", settings):
+                    yield finding
+                    broken = finding.breaks
+                if not broken and key == "token_url":
+                    yield await ask(sessions, url, f"{key} of {name}")
+    finally:
+        await sessions.close()
 
 
-async def way_to(dialer: Dialer, url: str, about: str, ca_file: Path | None) -> AsyncIterator[Finding]:
-    """DNS, TCP and TLS; through an HTTP proxy they are the proxy's business."""
+async def way_to(
+    dialer: Dialer, sessions: HttpSessions, url: str, about: str, settings: Settings
+) -> AsyncIterator[Finding]:
+    """DNS, TCP and TLS; through a proxy they are the proxy's business."""
     parts = urlsplit(url)
     host, secure = parts.hostname or "", parts.scheme == "https"
-    if parts.scheme in getproxies() and not proxy_bypass(host):
-        proxy = urlsplit(getproxies()[parts.scheme]).netloc.rpartition("@")[2]
-        text = f"asked through the HTTP proxy {proxy} of this environment"
-        yield Finding(Link.TCP, about, Grade.SKIPPED, text, facts={"proxy": proxy})
+    try:
+        proxy = sessions.proxy_for(url)
+    except UnusableProxy as error:
+        yield Finding(Link.TCP, about, Grade.FAILED, str(error))
+        return
+    if proxy is not None:
+        text = f"asked through the proxy {proxy} ({proxy.source})"
+        yield Finding(Link.TCP, about, Grade.SKIPPED, text, facts={"proxy": str(proxy)})
         return
     key = about.partition(" ")[0]
     port = parts.port or (443 if secure else 80)
-    place = Place(about, host, port, tls=secure, ca_file=ca_file, mend=f"check {key}")
+    place = Place(about, host, port, tls=secure, ca_file=settings.ca_file, mend=f"check {key}")
     async for finding in reach(dialer, place):
         yield finding
 
 
-async def ask(url: str, about: str, ca_file: Path | None) -> Finding:
+async def ask(sessions: HttpSessions, url: str, about: str) -> Finding:
     """One request to a token endpoint that grants nothing."""
     import aiohttp
 
-    host = urlsplit(url).netloc
+    host, mend = urlsplit(url).netloc, "check token_url, and any HTTP proxy in between"
     headers = {
         "Content-Type": "application/x-www-form-urlencoded",
         "Accept": "application/json",
         "Accept-Encoding": "identity",
     }
+    timeout = aiohttp.ClientTimeout(total=TOTAL_S)
     try:
-        context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
-        async with (
-            aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=context), trust_env=True, auto_decompress=False
-            ) as session,
-            session.post(
-                url, data=PROBE, headers=headers, allow_redirects=False, timeout=aiohttp.ClientTimeout(total=TOTAL_S)
-            ) as reply,
-        ):
+        async with sessions.post(url, data=PROBE, headers=headers, timeout=timeout) as reply:
             return judged(about, host, reply.status, await beginning(reply.content), reply.headers)
     except TimeoutError:
         text = f"{host} did not answer within {TOTAL_S} s"
+    except ProxyFailed as error:  # it says what to do
+        text, mend = f"{host} {error}", ""
+    except UnusableCa as error:
+        text, mend = str(error), "give a file of PEM certificates"
+    except ssl.SSLError as error:
+        text, mend = f"{host} cannot be trusted ({getattr(error, 'verify_message', 'TLS failed')})", "check ca_file"
     except (aiohttp.ClientError, OSError, ValueError) as error:
         text = f"{host} gave no answer ({system_words(error)})"
-    return Finding(Link.ENDPOINT, about, Grade.FAILED, text, "check token_url, and any HTTP proxy in between")
+    return Finding(Link.ENDPOINT, about, Grade.FAILED, text, mend)
 
 
 async def beginning(content: aiohttp.StreamReader) -> bytes:

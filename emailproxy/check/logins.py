@@ -6,19 +6,26 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from emailproxy.check.finding import Finding, Grade, Link, refused
-from emailproxy.config.model import KIB, SECONDS, Account, MailProtocol, Server
-from emailproxy.errors import LoginRefused, ServiceError, one_line
+from emailproxy.check.ways import Way
+from emailproxy.config.model import KIB, SECONDS, Account, FirstLogin, MailProtocol, Route, Server
+from emailproxy.errors import LoginRefused, PasswordNotPermitted, ServiceError, TokenRefused, one_line
+from emailproxy.net.admission import within
 from emailproxy.net.dial import Dialer
-from emailproxy.net.listener import Doorman, Listener
-from emailproxy.net.session import TokenSource, Upstream
+from emailproxy.net.listener import Listener
+from emailproxy.net.session import TokenSource
+from emailproxy.net.shared import SessionLimits, Shared
 from emailproxy.oauth.advice import advise
+from emailproxy.oauth.broker import sasl_user
+from emailproxy.oauth.identity import expected
 from emailproxy.secret import Secret
 from emailproxy.wire.events import Advice, Credential, Login, Visit
 
 LOGIN_S = 60 * SECONDS
 REPLY_S = 30 * SECONDS  # for a command after the login
+HERE = "127.0.0.1"
 CLOSE_S = 2 * SECONDS
 LINE_LIMIT = 64 * KIB
 
@@ -34,6 +41,9 @@ class Watched:
         self._tokens = tokens
         self.refusal: LoginRefused | None = None
 
+    def route(self, login: Login, visit: Visit) -> Route:
+        return self._tokens.route(login, visit)
+
     async def token(self, login: Login, visit: Visit, rejected: str | None = None) -> Credential:
         return await self._tokens.token(login, visit, rejected)
 
@@ -48,33 +58,79 @@ class Watched:
         return self._tokens.advise(text)
 
 
-async def log_in(server: Server, account: Account, password: Secret, tokens: TokenSource, dialer: Dialer) -> Finding:
+async def log_in(way: Way, account: Account, password: Secret, tokens: TokenSource, dialer: Dialer) -> Finding:
     """One login at one server, and a command that only works once the mailbox is open."""
+    server, about = way.server, f"{account.name} at {way.server.section}"
+    if account.allow_from and not within(HERE, account.allow_from):
+        networks = ", ".join(map(str, account.allow_from))
+        text = f"logins are allowed from {networks} only (allow_from), and a check comes from this machine"
+        return Finding(Link.LOGIN, about, Grade.SKIPPED, text)
     watched = Watched(tokens)
-    about = f"{account.name} at {server.section}"
     try:
-        async with listening(Upstream(private(server), dialer, watched, LOGIN_S)) as (host, port):
+        shared = Shared(dialer, watched, SessionLimits(login_timeout_s=LOGIN_S))
+        async with listening(private(server), shared) as (host, port):
             async with asyncio.timeout(LOGIN_S + REPLY_S):
-                return await converse(host, port, server.protocol, about, account, password)
+                done = await converse(host, port, server.protocol, account, password)
+        text = f"a login by {server.protocol} goes through{done}{in_whose_name(account, server.protocol)}"
+        return Finding(Link.LOGIN, about, Grade.OK, text)
     except ServiceError as error:
         return Finding(Link.LOGIN, about, Grade.FAILED, str(error))
     except (Refused, OSError, EOFError, ValueError) as error:  # ValueError: a line beyond LINE_LIMIT
-        if watched.refusal is not None:
-            return refused(Link.LOGIN, about, watched.refusal)
-        words = one_line(str(error)) or "the connection was closed"
-        known = advise(words)
-        meaning = f"{known.meaning} (the mail server says: {words})" if known else f"the mail server says: {words}"
-        return Finding(Link.LOGIN, about, Grade.FAILED, meaning, known.action if known else "")
+        return failed(about, account, server.protocol, watched.refusal, one_line(str(error)))
+
+
+def failed(about: str, account: Account, protocol: str, refusal: LoginRefused | None, words: str) -> Finding:
+    """Why a login, or the command behind it, did not go through: `refusal` is ours, `words` are the mail server's."""
+    if isinstance(refusal, PasswordNotPermitted):
+        return Finding(Link.LOGIN, about, Grade.SKIPPED, str(refusal))
+    shared = who_may(account, protocol)
+    if refusal is not None:
+        finding = refused(Link.LOGIN, about, refusal)
+        return replace(finding, action=shared) if isinstance(refusal, TokenRefused) else finding
+    words = words or "the connection was closed"
+    known = advise(words)
+    meaning = f"{known.meaning} (the mail server says: {words})" if known else f"the mail server says: {words}"
+    action = "; ".join(filter(None, (known.action if known else "", shared)))
+    return Finding(Link.LOGIN, about, Grade.FAILED, meaning, action)
+
+
+def in_whose_name(account: Account, protocol: str) -> str:
+    """Where one person's sign-in serves another mailbox, or the mail server knows it by another name."""
+    user, owner = sasl_user(account, protocol), expected(account)
+    told = [f"as {user}" if user != account.name else "", f"with {owner}'s sign-in" if owner != account.name else ""]
+    words = " ".join(filter(None, told))
+    return f" ({words})" if words else ""
+
+
+def who_may(account: Account, protocol: str) -> str:
+    """What a sign-in that serves another mailbox needs there; empty for one that serves its own."""
+    user, owner = sasl_user(account, protocol), expected(account)
+    if owner.casefold() == user.casefold():
+        return ""
+    right = "send as" if protocol == MailProtocol.SMTP else "open"
+    exchange = "Send As" if protocol == MailProtocol.SMTP else "Full Access"
+    return f"see that {owner}, whose sign-in this is, may {right} {user} ({exchange}, at Microsoft), or change auth_as"
 
 
 def private(server: Server) -> Server:
-    """The same server behind a port of its own, on loopback."""
-    return server.model_copy(update={"local_address": "127.0.0.1", "local_port": 0})
+    """The same section behind a port of its own, on loopback, in plaintext; it sets nobody's first password."""
+    return Server(
+        section=server.section,
+        protocol=server.protocol,
+        local_port=0,
+        local_address=HERE,
+        server_address=server.server_address,
+        server_port=server.server_port,
+        server_starttls=server.server_starttls,
+        ca_file=server.ca_file,
+        ehlo_name=server.ehlo_name,
+        first_login=FirstLogin.DENY,
+    )
 
 
 @asynccontextmanager
-async def listening(upstream: Upstream) -> AsyncIterator[tuple[str, int]]:
-    listener = Listener(upstream, Doorman(1, 1))
+async def listening(server: Server, shared: Shared) -> AsyncIterator[tuple[str, int]]:
+    listener = Listener(server, shared)
     await listener.open()
     try:
         yield listener.addresses[0]
@@ -86,22 +142,24 @@ async def listening(upstream: Upstream) -> AsyncIterator[tuple[str, int]]:
             listener.abort()
 
 
-async def converse(
-    host: str, port: int, protocol: MailProtocol, about: str, account: Account, password: Secret
-) -> Finding:
+async def converse(host: str, port: int, protocol: MailProtocol, account: Account, password: Secret) -> str:
+    """A login and what is behind it; what was done there.
+
+    Raises:
+        Refused, OSError, EOFError, ValueError: it does not go through.
+    """
     reader, writer = await asyncio.open_connection(host, port, limit=LINE_LIMIT)
     talk = Talk(reader, writer)
     try:
         match protocol:
             case MailProtocol.IMAP:
-                done = await imap(talk, account.name, password)
+                return await imap(talk, account.name, password)
             case MailProtocol.POP:
-                done = await pop3(talk, account.name, password)
+                return await pop3(talk, account.name, password)
             case MailProtocol.SMTP:
-                done = await smtp(talk, account.name, password)
+                return await smtp(talk, account.name, password)
     finally:
         writer.close()
-    return Finding(Link.LOGIN, about, Grade.OK, f"a login by {protocol} goes through{done}")
 
 
 class Talk:

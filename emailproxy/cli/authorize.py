@@ -27,6 +27,7 @@ from emailproxy.oauth.waiting import Waiting
 from emailproxy.secret import Secret
 from emailproxy.store.files import as_root
 from emailproxy.store.ini import IniStore
+from emailproxy.store.slots import FIRST
 
 DEFAULT_WAIT_S = 15 * MINUTES
 
@@ -39,6 +40,8 @@ class Wish:
     as_json: bool
     paste: bool
     browser: bool
+    replaced_by: str = ""
+    """What the password is called that takes the place of all others; empty: it is one that the account has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +103,15 @@ def authorize(
     wish = Wish(wait_s, as_json, by_hand, browser=not (no_browser or as_json))
     piped = password_file if password_file is not None and password_file.fileno() == sys.stdin.fileno() else None
     with logfile.appended(config.settings.log_file):
-        outcome = _sign_in(config, found, password, wish, None if typed else piped)
-    _report(found.name, outcome, as_json=as_json)
+        outcome = sign_in(config, found, password, wish, None if typed else piped)
+    report(found.name, outcome, as_json=as_json)
     if not outcome.done:
         sys.exit(EXIT_NEEDS_PERSON)
     if not no_check:
         sys.exit(after_sign_in(config, found, password, as_json=as_json))
 
 
-def _sign_in(config: Config, account: Account, password: Secret, wish: Wish, piped: IO[str] | None) -> Outcome:
+def sign_in(config: Config, account: Account, password: Secret, wish: Wish, piped: IO[str] | None) -> Outcome:
     try:
         outcome = asyncio.run(_begin(config, account, password, wish))
         waiting = outcome.waiting
@@ -125,7 +128,9 @@ async def _begin(config: Config, account: Account, password: Secret, wish: Wish)
     from emailproxy.service import Authority
 
     async with Authority(config) as authority:
-        waiting = await authority.broker.sign_in(account.name, password)
+        waiting = await authority.broker.sign_in(
+            account.name, password, replace=bool(wish.replaced_by), slot_name=wish.replaced_by or FIRST
+        )
         if waiting is None:
             return Outcome(True)
         _show(waiting, wish)
@@ -166,7 +171,7 @@ def _show(waiting: Waiting, wish: Wish) -> None:
         )
 
 
-def _report(name: str, outcome: Outcome, *, as_json: bool) -> None:
+def report(name: str, outcome: Outcome, *, as_json: bool) -> None:
     if as_json:
         known = {"signed_in_as": outcome.who} if outcome.who else {}
         ended = {"reason": outcome.ended} if outcome.ended else {}

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from emailproxy.config.model import MIB
-from emailproxy.errors import ServiceError
-from emailproxy.store.files import as_root
+from emailproxy.errors import ServiceError, StateError
+from emailproxy.store.files import as_root, make_folder
 
 LINE = "%(asctime)s %(levelname)s %(message)s"
 SHOWN = "emailproxy: %(message)s"
 PRIVATE = 0o600
-PRIVATE_FOLDER = 0o700
 READABLE_BY_OTHERS = 0o004
 # C0, DEL, C1, and what Unicode ends lines with: none may end a line, or speak to a terminal
 UNPRINTABLE = dict.fromkeys((*range(32), *range(127, 160), 0x2028, 0x2029), "?")
@@ -107,6 +106,20 @@ class AppendedFile(PrivateRotatingFile):
     flags = CAREFUL
 
 
+def _make_folder(folder: Path) -> None:
+    """Makes the log's folder where there is none; root's belongs to who owns the folder above, as the log does.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if folder.exists():
+        return
+    try:
+        make_folder(folder)
+    except StateError as error:
+        raise (error.__cause__ if isinstance(error.__cause__, OSError) else OSError(None, str(error))) from None
+
+
 def _opened(path: str, flags: int) -> TextIOWrapper:
     """The log, to append to; a new one that root makes belongs to who owns its folder, so that the service can go on.
 
@@ -156,7 +169,7 @@ def start(path: Path, *, size_mib: int, files: int, debug: bool = False) -> Log:
         ServiceError: the file cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
+        _make_folder(path.parent)
         to_file = PrivateRotatingFile(path, maxBytes=size_mib * MIB, backupCount=files)
     except OSError as error:
         raise ServiceError(f"the log file {path} cannot be written: {error.strerror}; set log_file") from None
@@ -179,7 +192,7 @@ def appended(path: Path) -> Iterator[None]:
     handlers: list[logging.Handler] = []
     # Where it is another user's log, the command's own output has to do.
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
+        _make_folder(path.parent)
         handlers.append(AppendedFile(path))
     log = Log(handlers, logging.INFO)
     logging.getLogger().addHandler(shown)

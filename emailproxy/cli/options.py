@@ -13,7 +13,8 @@ config_option = click.option(
     "--config",
     "config_path",
     type=click.Path(dir_okay=False, readable=False, path_type=Path),
-    help="The configuration file. Default: ./emailproxy.ini, then the user's, then /etc/emailproxy/emailproxy.ini.",
+    help="The configuration file. Default: ./emailproxy.ini or ./emailproxy.config, then the user's, then "
+    "/etc/emailproxy/emailproxy.ini.",
 )
 state_option = click.option(
     "--state",

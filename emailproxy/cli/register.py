@@ -144,7 +144,7 @@ def register(config_path: Path | None, dry_run: bool, force: bool, as_json: bool
         if not sys.stdin.isatty():
             raise click.UsageError("nothing to register: name a --provider or servers, or run it on a terminal")
         given |= ask(given)
-    path = config_path or next(iter(ini.search_path()), ini.user_file())
+    path = config_path or ini.own_file()
     wishes = wishes_of(given)
     result = draft(path, wishes, force=force)
     if not dry_run:

@@ -6,25 +6,31 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from emailproxy import __version__
 from emailproxy.cli import logfile
 from emailproxy.cli.main import EXIT_FAILED
+from emailproxy.cli.manager import notify, notify_reloading
 from emailproxy.cli.options import config_option, log_file_option, state_option
 from emailproxy.config import ini
 from emailproxy.config.model import Config
-from emailproxy.errors import EmailProxyError
+from emailproxy.errors import ConfigError, EmailProxyError, ServiceError
+
+if TYPE_CHECKING:
+    from emailproxy.admin.control import ControlSocket
+    from emailproxy.admin.routes import FromElsewhere
+    from emailproxy.service import Reloaded, Service
 
 log = logging.getLogger("emailproxy")
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+END, RELOAD, DEBUG = ("SIGTERM", "SIGINT", "SIGQUIT"), "SIGHUP", "SIGUSR1"  # some are not on every system
 
 
 @click.command()
@@ -38,21 +44,42 @@ def serve(
 ) -> None:
     """Run the proxy: headless, in the foreground, until SIGTERM or Ctrl-C.
 
-    The log goes to the log file and to standard error. Under systemd use Type=notify, as --print-unit does.
+    The log goes to the log file and to standard error. Under systemd use Type=notify, as --print-unit does. SIGHUP
+    reads the configuration again, sessions live on; SIGUSR1 turns the debug log on and off.
     """
     if print_unit:
         _print_unit(config_path)
         return
+    run(config_path, state_dir=state_dir, log_file=log_file, debug=debug)
+
+
+def run(
+    config_path: Path | None,
+    *,
+    state_dir: Path | None = None,
+    log_file: Path | None = None,
+    debug: bool = False,
+    cache_store: Path | None = None,
+) -> NoReturn:
+    """Serves until a signal comes, and ends the process.
+
+    Args:
+        cache_store: where another proxy keeps its cached values, if not in the configuration file.
+
+    Raises:
+        ConfigError, ServiceError: it cannot start; before there is a log.
+    """
     from emailproxy.service import new_event_loop
 
-    config = ini.load(ini.find(config_path), state_dir=state_dir, log_file=log_file)
+    source = Source(ini.find(config_path).absolute(), state_dir, log_file, cache_store)
+    config = source.read()
     settings = config.settings
     running = logfile.start(settings.log_file, size_mib=settings.log_size_mib, files=settings.log_files, debug=debug)
     runner = asyncio.Runner(loop_factory=new_event_loop)
     code = EXIT_FAILED
     try:
         with suppress(KeyboardInterrupt):  # where loops take no signal handlers: by then all is stopped
-            runner.run(_serve(config))
+            runner.run(Running(source, config).serve())
         code = 0
     except EmailProxyError as error:
         log.error("emailproxy cannot go on: %s", error)
@@ -73,28 +100,155 @@ def _print_unit(config_path: Path | None) -> None:
         click.echo(f"emailproxy: the service would not see {hidden}; {advice}", err=True)
 
 
-async def _serve(config: Config) -> None:
-    from emailproxy.service import Service
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the configuration comes from, each time that it is read."""
 
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in SIGNALS:
-        with suppress(NotImplementedError):  # Windows: Ctrl-C cancels this task
-            loop.add_signal_handler(number, ended.set)
-    service = Service(config)
-    await service.start()
-    log.info("emailproxy %s runs with %s", __version__, config.path)
-    for notice in config.notices:
-        log.warning("%s", notice)
-    notify("READY=1")
-    log.info("ready")
-    try:
-        await ended.wait()
-    finally:
-        notify("STOPPING=1")
-        log.info("stopping")
-        await service.stop()
-        log.info("stopped")
+    path: Path
+    state_dir: Path | None
+    log_file: Path | None
+    cache_store: Path | None
+
+    def read(self, elsewhere: FromElsewhere | None = None) -> Config:
+        """The configuration as it is now.
+
+        Args:
+            elsewhere: in place of the file.
+
+        Raises:
+            ConfigError: it is wrong.
+        """
+        state_dir, log_file, cache_store = self.state_dir, self.log_file, self.cache_store
+        if elsewhere is None:
+            return ini.load(self.path, state_dir=state_dir, log_file=log_file, cache_store=cache_store)
+        return ini.loads(
+            elsewhere.text, elsewhere.path, state_dir=state_dir, log_file=log_file, cache_store=cache_store
+        )
+
+
+class Running:
+    """A server, and what signals and the control socket do to it."""
+
+    def __init__(self, source: Source, config: Config) -> None:
+        from emailproxy.service import Service
+
+        self._source = source
+        self._config = config
+        self._service: Service = Service(config)
+        self._control: ControlSocket | None = None
+        self._ended = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._reloads: set[asyncio.Task[None]] = set()
+
+    async def serve(self) -> None:
+        self._take_signals()
+        async with self._reloading:
+            await self._start()
+        try:
+            await self._ended.wait()
+        finally:
+            notify("STOPPING=1")
+            log.info("stopping")
+            await self._close()
+            log.info("stopped")
+
+    async def _start(self) -> None:
+        await self._service.start()
+        log.info("emailproxy %s runs with %s", __version__, self._config.path)
+        for notice in self._config.notices:
+            log.warning("%s", notice)
+        await self._open_control()
+        log.info(
+            "Initialised emailproxy %s - listening for authentication requests. Connect your email client to begin",
+            __version__,
+        )
+        notify("READY=1")
+        log.info("ready")
+
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        does = {**dict.fromkeys(END, self._ended.set), RELOAD: self._on_hangup, DEBUG: toggle_debug}
+        for name, action in does.items():
+            number = getattr(signal, name, None)
+            if number is not None:
+                with suppress(NotImplementedError):  # Windows: Ctrl-C cancels this task
+                    loop.add_signal_handler(number, action)
+
+    async def _open_control(self) -> None:
+        """Without it the server runs as well: mail comes first."""
+        if not hasattr(asyncio.get_running_loop(), "create_unix_server") or sys.platform == "win32":
+            return
+        from emailproxy.admin.control import ControlSocket
+        from emailproxy.admin.paths import server_place
+        from emailproxy.admin.server import Answering
+
+        control = ControlSocket(server_place(self._config.settings), Answering(self._service, self.reload))
+        try:
+            await control.open()
+        except ServiceError as error:
+            log.warning("%s", error)
+        else:
+            self._control = control
+
+    async def _close(self) -> None:
+        for task in self._reloads:
+            task.cancel()
+        if self._control is not None:
+            await self._control.close()
+        await self._service.stop()
+
+    # ---- reading the configuration again
+
+    def _on_hangup(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._reload_and_log())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload_and_log(self) -> None:
+        with suppress(EmailProxyError):  # it is in the log
+            await self.reload()
+
+    async def reload(self, elsewhere: FromElsewhere | None = None) -> Reloaded:
+        """Puts the configuration in force as it is now; a wrong one changes nothing. One at a time.
+
+        Raises:
+            ConfigError, ServiceError: nothing has changed; the log says so, too.
+        """
+        async with self._reloading:
+            notify_reloading()
+            try:
+                return await self._reload(elsewhere)
+            except ConfigError as error:
+                log.error("the configuration is wrong, and the one before stays in force:")
+                for fault in error.faults:
+                    log.error("%s", fault)
+                raise
+            except EmailProxyError as error:
+                log.error("the configuration before stays in force: %s", error)
+                raise
+            except Exception:
+                log.exception("reading the configuration again met a fault of emailproxy")
+                raise
+            finally:
+                notify("READY=1")
+
+    async def _reload(self, elsewhere: FromElsewhere | None) -> Reloaded:
+        config = await asyncio.to_thread(self._source.read, elsewhere)
+        reloaded = await self._service.reload(config)
+        for notice in config.notices:
+            log.warning("%s", notice)
+        log.info("the configuration %s is in force now: %s", config.path, reloaded)
+        if reloaded.restart:
+            log.warning("of the new configuration, only a restart changes: %s", ", ".join(reloaded.restart))
+        return reloaded
+
+
+def toggle_debug() -> None:
+    """More in the log, or less again."""
+    ours = logging.getLogger("emailproxy")
+    debugging = ours.level != logging.DEBUG
+    ours.setLevel(logging.DEBUG if debugging else logging.INFO)
+    log.info("the debug log is %s", "on; the same signal turns it off" if debugging else "off")
 
 
 def _leave(code: int) -> NoReturn:
@@ -107,17 +261,3 @@ def _leave(code: int) -> NoReturn:
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
-
-
-def notify(state: str) -> None:
-    """Tells the service manager, if there is one (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        try:
-            sock.sendto(state.encode(), address)
-        except OSError as error:
-            log.warning("the service manager's socket does not answer: %s", error)

@@ -18,8 +18,11 @@ def unit(config_path: Path | None) -> str:
     """The unit, for the configuration at this path, or at the system's place."""
     template = files("emailproxy").joinpath("data/emailproxy.service").read_text("utf-8")
     command = " ".join(map(quoted, installed()))
-    config = os.path.abspath(config_path or ini.SYSTEM_FILE).replace("%", "%%")
-    return template.replace("@COMMAND@", command).replace("@CONFIG@", config)
+    config = os.path.abspath(config_path or ini.SYSTEM_FILE)
+    words = {"@COMMAND@": command, "@CONFIG_WORD@": quoted(config), "@CONFIG@": config.replace("%", "%%")}
+    for name, text in words.items():
+        template = template.replace(name, text)
+    return template
 
 
 def hidden() -> Path | None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from emailproxy.config import catchall, grants, repairs
 from emailproxy.config.hosts import is_loopback
-from emailproxy.config.keys import account_keys
+from emailproxy.config.keys import CACHED, account_keys
 from emailproxy.config.model import DEFAULT_LISTEN_ADDRESS, FlowName
 from emailproxy.config.providers import Values
-from emailproxy.config.scan import Entry, Report, Section
+from emailproxy.config.scan import Entry, Report, Section, shown
 from emailproxy.config.values import nearest
 
 
@@ -20,16 +20,17 @@ class AccountChecker:
 
     def __init__(
         self,
+        directory: catchall.Directory,
         sections: Mapping[str, Section],
-        values: Mapping[str, Values],
         report: Report,
-        *,
-        catch_all: bool,
+        elsewhere: Callable[[str], grants.Elsewhere],
     ) -> None:
+        self._directory = directory
         self._sections = sections
-        self._values = values
+        self._values = directory.sections
         self._report = report
-        self._catch_all = catch_all
+        self._elsewhere = elsewhere
+        self._catch_all = directory.catch_all
 
     def check(self) -> None:
         for name, section in self._sections.items():
@@ -39,12 +40,25 @@ class AccountChecker:
             else:
                 self._check(name)
 
+    def unfinished(self) -> dict[str, grants.Problem]:
+        """The accounts that lack something, with the first of what it is."""
+        found = {name: self._problems(name) for name in self._sections}
+        return {name: problems[0] for name, problems in found.items() if problems and not name.startswith("@")}
+
+    def _problems(self, name: str) -> list[grants.Problem]:
+        served_by = self._directory.owner(name) or name
+        return grants.problems(self._directory.settings(name), self._elsewhere(served_by))
+
     def _check(self, name: str) -> None:
-        names = catchall.chain(self._values, name, catch_all=self._catch_all)
-        values = catchall.merge(self._values, names)
+        owner = self._directory.owner(name)
+        if owner is not None:
+            self._check_mailbox(name, owner)
+            return
+        names = self._directory.chain(name)
+        values = self._directory.own(name)
         torn = any(self._sections[part].torn for part in names)
         if not torn and not self._completed_by_others(name):
-            for problem in grants.problems(values):
+            for problem in self._problems(name):
                 self._tell(names, problem)
         flow, advice = grants.flow_of(values)
         if flow and advice:
@@ -54,6 +68,21 @@ class AccountChecker:
             self._tell_what_is_in_vain(names[0], values, flow)
         if flow is FlowName.AUTHORIZATION_CODE:
             self._tell_where_it_listens(names, values)
+
+    def _check_mailbox(self, name: str, owner: str) -> None:
+        """An account whose OAuth settings are those of its `token_owner`."""
+        entry = self._origin(self._directory.chain(name), "token_owner")
+        theirs, section = self._directory.own(owner), self._sections[name]
+        home = self._sections[self._directory.chain(owner)[0]]
+        for key, value in self._values[name].items():
+            if key in catchall.OAUTH_KEYS and value != theirs.get(key, "") and key in section.entries:
+                what = f"has no effect: the sign-in of {shown(owner)} serves this mailbox, with the settings of "
+                self._report.notice(section.entries[key], f"{what}[{shown(home.name)}]", "remove the line")
+        if owner not in self._sections and not home.torn:
+            lacking = ", ".join(f"{problem.key} {problem.what}" for problem in self._problems(name))
+            if lacking:
+                what = f"names {shown(owner)}, who has only [{shown(home.name)}], and that is incomplete: {lacking}"
+                self._report.fault(entry or section, what, f"complete [{shown(home.name)}], or add [{shown(owner)}]")
 
     def _completed_by_others(self, name: str) -> bool:
         """Whether a catch-all is but the base of other sections, which may add what it lacks."""
@@ -78,7 +107,7 @@ class AccountChecker:
 
     def _broken(self, names: tuple[str, ...]) -> set[str]:
         """The keys that are there but have a fault of their own, their misspellings included."""
-        present = {key for name in names for key in self._sections[name].entries}
+        present = {key for name in names for key in self._sections[name].entries if key not in CACHED}
         proper = {repairs.RENAMED.get(key, key) for key in present}
         read = {key for name in names for key in self._values[name]}
         known = account_keys(Path())

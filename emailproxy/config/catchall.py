@@ -1,15 +1,20 @@
-"""Which settings a login gets: its own section, then ``[@domain]``, then ``[@]``."""
+"""Which settings a login gets: its own section's, then those of ``[@domain]`` and ``[@]``.
+
+The OAuth settings of a mailbox with a `token_owner` are its owner's.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Container, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from emailproxy.config import grants
-from emailproxy.config.keys import FAMILIES
-from emailproxy.config.model import Account, Config, FlowName
+from emailproxy.config.keys import FAMILIES, account_keys
+from emailproxy.config.model import ANYBODY, Account, Cached, Config, FirstLogin, FlowName, MailProtocol, MailServer
+from emailproxy.config.presets import SERVER_KEYS, mail_server
 from emailproxy.config.providers import Values, provider_of, tenant_endpoint
 from emailproxy.config.sources import FromFile
 from emailproxy.config.values import path
@@ -20,6 +25,7 @@ from emailproxy.secret import Secret
 FIELDS = {
     "client_id": "client_id",
     "oauth2_scope": "scope",
+    "max_connections_per_account": "max_connections",
     **{
         name: name
         for name in (
@@ -31,6 +37,10 @@ FIELDS = {
             "login_hint",
             "authorize_params",
             "token_owner",
+            "auth_as",
+            "smtp_auth_as",
+            "first_login",
+            "allow_from",
             "redirect_uri",
             "redirect_listen_address",
         )
@@ -38,10 +48,72 @@ FIELDS = {
 }
 """The settings that an account has as they are, by key."""
 
+PERSONAL = frozenset(
+    {
+        "aliases",
+        "token_owner",
+        "auth_as",
+        "smtp_auth_as",
+        "first_login",
+        "allow_from",
+        "max_connections_per_account",
+    }
+)
+"""Keys that a mailbox has for itself; all others it has of its `token_owner`, but for servers of its own."""
+
+OAUTH_KEYS = frozenset(account_keys(Path())) - PERSONAL - frozenset(SERVER_KEYS.values())
+"""Keys that an owner's mailboxes have of it."""
+
 MEANINGFUL_WHEN_EMPTY = frozenset({"login_hint"})
 """Keys whose empty value says something of its own, and does not only unset an inherited one."""
 
 MAX_RESOLVED = 4096  # accounts kept ready; with a catch-all, strangers choose the names
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """The account sections of one file, and who is found in them. All names are case-folded."""
+
+    sections: Mapping[str, Values]
+    aliases: Mapping[str, str]
+    catch_all: bool
+
+    @classmethod
+    def of(cls, config: Config) -> Directory:
+        return cls(config.sections, config.aliases, config.settings.allow_catch_all_accounts)
+
+    def named(self, user: str) -> str:
+        """The account that a login name means: the one that it is an alias of, or else its own."""
+        name = user.casefold()
+        return self.aliases.get(name, name)
+
+    def chain(self, name: str) -> tuple[str, ...]:
+        return chain(self.sections, name, catch_all=self.catch_all)
+
+    def own(self, name: str) -> dict[str, Any]:
+        """What an account's sections say."""
+        return merge(self.sections, self.chain(name))
+
+    def owner(self, name: str) -> str | None:
+        """The other account of this file whose sign-in serves this one, if any."""
+        owner = self.own(name).get("token_owner", ANYBODY)
+        found = self.named(owner)
+        return found if owner != ANYBODY and found != name and self.chain(found) else None
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """All that counts for an account: one sign-in, so one set of OAuth settings, for an owner and its mailboxes.
+
+        The passwords are the owner's, too: no mailbox sets the first where the owner denies that, and the owner's
+        networks count where a mailbox names none.
+        """
+        own, owner = self.own(name), self.owner(name)
+        if owner is None:
+            return own
+        mine = {key: value for key, value in own.items() if key in PERSONAL or key in SERVER_KEYS.values()}
+        theirs = self.own(owner)
+        guards = {"allow_from": theirs["allow_from"]} if "allow_from" in theirs else {}
+        denied = {"first_login": FirstLogin.DENY} if theirs.get("first_login") == FirstLogin.DENY else {}
+        return {key: value for key, value in theirs.items() if key not in PERSONAL} | guards | mine | denied
 
 
 def resolve(config: Config, user: str) -> Account:
@@ -94,21 +166,45 @@ def merge(sections: Mapping[str, Values], names: tuple[str, ...]) -> dict[str, A
     return {key: value for key, value in merged.items() if value or key in MEANINGFUL_WHEN_EMPTY}
 
 
+def cached(config: Config, name: str) -> Cached | None:
+    """What another proxy keeps of an account; of one without a section of its own, what its catch-all has for all."""
+    directory = Directory.of(config)
+    key = directory.named(name)
+    own = config.cached.get(key)
+    if own is not None:
+        return own
+    return next((config.cached[part] for part in directory.chain(key) if part in config.cached), None)
+
+
 def _resolve(config: Config, user: str) -> Account:
     if not is_a_name(user):
         raise UnknownAccount(f"this user name is empty, holds a control character, or more than {MAX_NAME} octets")
     if user.startswith("@"):
         raise UnknownAccount("a user name begins with the part before the @, e.g. user@example.com")
-    names = chain(config.sections, user, catch_all=config.settings.allow_catch_all_accounts)
+    directory = Directory.of(config)
+    key = directory.named(user)
+    names = directory.chain(key)
     if not names:
-        raise UnknownAccount(f"no account {user} is configured; add it with emailproxy register --account")
+        raise UnknownAccount(f"no account {user} is configured; add it with emailproxy register --account=NAME")
     section = config.spellings[names[0]]
-    values = merge(config.sections, names)
-    found = grants.problems(values)
+    values = directory.settings(key)
+    owner = values.get("token_owner", ANYBODY)
+    if owner != ANYBODY:
+        known = directory.named(owner)
+        values["token_owner"] = config.spellings.get(known, owner)
+    found = grants.problems(values, _elsewhere(config, directory.owner(key) or key))
     if found:
         missing = ", ".join(f"{problem.key} {problem.what}" for problem in found)
         raise AccountUnusable(f"the configuration of account {user} is incomplete: [{section}] {missing}")
-    return build(section if names[0] == user.casefold() else user, section, values, folder(config.path))
+    return build(section if names[0] == key else user, section, values, folder(config.path))
+
+
+def _elsewhere(config: Config, name: str) -> grants.Elsewhere:
+    kept = cached(config, name)
+    return grants.Elsewhere(
+        sealed=config.settings.encrypt_client_secret_on_first_use or bool(kept and kept.client_secret),
+        login=config.settings.use_login_password_as_client_credentials_secret,
+    )
 
 
 def folder(path: Path) -> Path:
@@ -121,10 +217,15 @@ def build(name: str, section: str, values: Values, base: Path) -> Account:
     flow, _ = grants.flow_of(values)
     assert flow is not None
     settings = {field: values[key] for key, field in FIELDS.items() if key in values}
-    settings |= _endpoints(values, flow) | _credentials(values, flow, base)
+    settings |= _endpoints(values, flow) | _credentials(values, flow, base) | _servers(values)
     if flow is FlowName.PASSWORD and "oauth2_resource" in values:
         settings["resource"] = values["oauth2_resource"]
     return Account(name=name, section=section, flow=flow, provider=provider_of(values, flow), **settings)
+
+
+def _servers(values: Values) -> dict[str, MailServer | None]:
+    """The mail servers that the account names, or its provider's."""
+    return {SERVER_KEYS[protocol]: mail_server(values, protocol) for protocol in MailProtocol}
 
 
 def _endpoints(values: Values, flow: FlowName) -> dict[str, str]:

@@ -136,7 +136,7 @@ def draft(path: Path, wishes: Wishes, *, force: bool) -> Draft:
         SectionExists: a section is there already, with other content, and `force` is False.
         ConfigError: the file is wrong, or would be.
     """
-    text, newline = _existing(path)
+    text, newline = existing(path)
     report = Report(str(path))
     present = scan(text, report)
     if report.faults:
@@ -146,13 +146,13 @@ def draft(path: Path, wishes: Wishes, *, force: bool) -> Draft:
         name: wanted for name, wanted in wishes.sections().items() if not _shared(by_name, name, wanted[0], wishes)
     }
     if wishes.account in sections:
-        _unset_inherited(sections[wishes.account][0], by_name, wishes.account)
+        unset_inherited(sections[wishes.account][0], by_name, wishes.account)
     if not force:
         _refuse_to_overwrite(path, [by_name[name.casefold()] for name in sections if name.casefold() in by_name])
     if not text.strip():
         text = "".join(f"# {line}\n" for line in FILE_COMMENT.splitlines())
     if wishes.account_values and wishes.account.startswith("@"):
-        text = _with_catch_all(text, by_name.get("emailproxy"), force=force)
+        text = with_catch_all(text, by_name.get("emailproxy"), force=force)
     text, removed = _with_sections(text, by_name, sections)
     return Draft(
         text=text.replace("\n", newline),
@@ -162,7 +162,7 @@ def draft(path: Path, wishes: Wishes, *, force: bool) -> Draft:
     )
 
 
-def _existing(path: Path) -> tuple[str, str]:
+def existing(path: Path) -> tuple[str, str]:
     """The file's text, empty where there is none, and its line ending."""
     if not os.path.exists(path):
         return "", "\n"
@@ -181,7 +181,7 @@ def _shared(present: Mapping[str, Section], name: str, values: Mapping[str, str]
     return bool(same) and name != wishes.account
 
 
-def _unset_inherited(values: dict[str, str], present: Mapping[str, Section], account: str) -> None:
+def unset_inherited(values: dict[str, str], present: Mapping[str, Section], account: str) -> None:
     """Another client's credentials or sign-in page in a wider section are not for this account."""
     wider = [name for name in chain(present, account, catch_all=True) if name != account.casefold()]
     for keys in NOT_INHERITED:
@@ -214,7 +214,7 @@ def _with_sections(
     return text, removed
 
 
-def _with_catch_all(text: str, settings: Section | None, *, force: bool) -> str:
+def with_catch_all(text: str, settings: Section | None, *, force: bool) -> str:
     """The text with catch-all accounts allowed, which `[@]` and `[@domain]` need."""
     if settings is None:
         return edit.append_section(text, "emailproxy", {CATCH_ALL_KEY: "True"}, SETTINGS_COMMENT)

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from configupdater import ConfigUpdater
+from configupdater import ConfigUpdater, Option
 
 from emailproxy.config.references import is_reference
 from emailproxy.config.repairs import SECRET_KEYS, placeholder
@@ -18,6 +18,7 @@ PRIVATE_FOLDER = 0o700
 READABLE_BY_GROUP = 0o040
 
 MASK = "********"
+INDENT = "    "  # of what goes on below its key
 
 
 def set_keys(text: str, section: str, values: Mapping[str, str], *, replace: bool = False) -> tuple[str, list[str]]:
@@ -30,12 +31,11 @@ def set_keys(text: str, section: str, values: Mapping[str, str], *, replace: boo
     block = updater[section]
     for key, value in values.items():
         options = list(block.option_blocks())
-        if key in block:
-            block[key].value = value
-        elif options:
-            options[-1].add_after.option(key, value)
-        else:
-            block.set(key, value)
+        if key not in block and options:
+            options[-1].add_after.option(key, "")
+        elif key not in block:
+            block.set(key, "")
+        _assign(block[key], value)
     removed = [key for key in block.options() if key not in values] if replace else []
     for key in removed:
         del block[key]
@@ -46,7 +46,7 @@ def append_section(text: str, section: str, values: Mapping[str, str], comment: 
     """The text with a new section at its end, a comment of whole lines above it."""
     head = text.rstrip("\n")
     lines = [f"# {line}" for line in comment.splitlines()]
-    lines += [f"[{section}]", *(f"{key} = {value}".rstrip() for key, value in values.items())]
+    lines += [f"[{section}]", *(f"{key} = {_indented(value)}".rstrip() for key, value in values.items())]
     return (f"{head}\n\n" if head else "") + "\n".join(lines) + "\n"
 
 
@@ -109,6 +109,18 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _assign(option: Option, value: str) -> None:
+    if "\n" in value:
+        option.set_values(value.split("\n"), indent=INDENT, prepend_newline=False)
+    else:
+        option.value = value
+
+
+def _indented(value: str) -> str:
+    """A value of several lines, as a file has it: what goes on below its key is indented."""
+    return value.replace("\n", f"\n{INDENT}")
 
 
 def _parsed(text: str) -> ConfigUpdater:

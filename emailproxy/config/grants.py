@@ -56,6 +56,19 @@ SERVES = {
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Where an account's client secret may be, if not in the configuration."""
+
+    sealed: bool = False
+    """In its record here, or in another proxy's cache: `encrypt_client_secret_on_first_use`."""
+    login: bool = False
+    """Every login brings it: `use_login_password_as_client_credentials_secret`."""
+
+
+NOWHERE = Elsewhere()
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Why an account cannot be used, or what was decided about it."""
 
@@ -111,7 +124,7 @@ def _browser_instead_of(wanted: FlowName) -> Problem:
     return Problem("oauth2_flow", f"{what} (this scope does not end in /.default)", mend)
 
 
-def problems(values: Values) -> list[Problem]:
+def problems(values: Values, elsewhere: Elsewhere = NOWHERE) -> list[Problem]:
     """Everything that keeps a whole account's settings from being used."""
     flow, problem = flow_of(values)
     if flow is None and problem:
@@ -119,7 +132,7 @@ def problems(values: Values) -> list[Problem]:
         return [*basics, problem]
     assert flow is not None
     found = [_lacking(key, values, flow) for key in NEEDS[flow] if key not in values]
-    found += _CHECKS[flow](values) if flow in _CHECKS else ()
+    found += _CHECKS[flow](values, elsewhere) if flow in _CHECKS else ()
     found += _provider_problems(values, flow)
     return [problem for problem in found if problem]
 
@@ -153,7 +166,7 @@ def _lacking(key: str, values: Values, flow: FlowName) -> Problem | None:
     return Problem(key, MISSING, f"add {key}")
 
 
-def _device(values: Values) -> Iterator[Problem]:
+def _device(values: Values, _elsewhere: Elsewhere) -> Iterator[Problem]:
     if GOOGLE_MAIL in values.get("oauth2_scope", "").split():
         mend = (
             "remove it, with permission_url = https://accounts.google.com/o/oauth2/auth, to sign in with a browser; "
@@ -165,8 +178,9 @@ def _device(values: Values) -> Iterator[Problem]:
         yield Problem("permission_url", "is missing, which device needs", mend)
 
 
-def _client_credentials(values: Values) -> Iterator[Problem]:
-    if credential(values, FlowName.CLIENT_CREDENTIALS) is None and "jwt_key_path" not in values:
+def _client_credentials(values: Values, elsewhere: Elsewhere) -> Iterator[Problem]:
+    known = credential(values, FlowName.CLIENT_CREDENTIALS) is not None or elsewhere.sealed or elsewhere.login
+    if not known and "jwt_key_path" not in values:
         mend = "add client_secret, or jwt_certificate_path, client_assertion_file or managed_identity"
         yield Problem("client_secret", "is missing, which client_credentials needs", mend, CREDENTIALS)
     if is_microsoft(values) and values.get("tenant") in SHARED_TENANTS:
@@ -174,12 +188,12 @@ def _client_credentials(values: Values) -> Iterator[Problem]:
         yield Problem("tenant", what, "write the ID or the domain of the tenant that the mailboxes are in")
 
 
-def _service_account(values: Values) -> Iterator[Problem]:
+def _service_account(values: Values, elsewhere: Elsewhere) -> Iterator[Problem]:
     secret, client_id = source(values, "client_secret"), str(values.get("client_id", "")).casefold()
     if client_id not in (KEY_FILE, KEY_JSON, ""):
         mend = f"write {KEY_FILE}, with the key's path as client_secret, or {KEY_JSON}, with its JSON ({UNSET})"
         yield Problem("client_id", f"is neither {KEY_FILE} nor {KEY_JSON}, as service_account needs it", mend)
-    elif secret is None and client_id:
+    elif secret is None and client_id and not elsewhere.sealed:
         mend = "add client_secret: the key's path" if client_id == KEY_FILE else "add client_secret: the key's JSON"
         yield Problem("client_secret", f"is missing, which client_id = {client_id} needs", mend, SECRET_KEYS)
     elif secret is not None and not client_id:

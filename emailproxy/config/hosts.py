@@ -22,6 +22,19 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_local_address(local_address: str | None) -> bool:
+    """Whether a `local_address` is certain to be a loopback; None is the loopbacks of this host.
+
+    What a name leads to is for resolvers to say, but for ``localhost`` (RFC 6761 section 6.3).
+    """
+    if local_address is None or local_address.casefold() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(local_address.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
 def canonical_host(text: str) -> str | None:
     """A host name in its ASCII form, or an address without brackets; None where it is neither."""
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text.removesuffix(".")

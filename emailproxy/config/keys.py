@@ -9,30 +9,25 @@ from typing import Any
 from annotated_types import Ge, Gt, Le
 from pydantic.fields import FieldInfo
 
-from emailproxy.config import parameters, references, values
-from emailproxy.config.model import Account, FlowName, MailProtocol, ProviderName, Settings
-from emailproxy.config.values import Wrong
+from emailproxy.config import network, parameters, references, values
+from emailproxy.config.model import Account, FirstLogin, FlowName, MailProtocol, ProviderName, Server, Settings
 
 Reader = Callable[[str], Any]
 
-UNSUPPORTED_SETTINGS = ("encrypt_client_secret_on_first_use", "use_login_password_as_client_credentials_secret")
-
 HOOKS = ("on_consent_required", "on_sign_in_needed", "on_token_refreshed", "on_login_failed")
 
-_WRITE_SECRET = "write the secret itself as client_secret, and remove this line"  # noqa: S105 - advice
-_NO_LOCAL_TLS = "remove it: connections to the loopback need no TLS"
-
-UNSUPPORTED: Mapping[str, str] = {
-    "client_secret_encrypted": _WRITE_SECRET,
-    "local_certificate_path": _NO_LOCAL_TLS,
-    "local_key_path": _NO_LOCAL_TLS,
-}
-"""Keys of the format that this version cannot honour, each with its mend: ignoring them would mislead."""
-
 CACHED = frozenset(
-    {"token_salt", "token_iterations", "access_token", "access_token_expiry", "refresh_token", "last_activity"}
+    {
+        "token_salt",
+        "token_iterations",
+        "access_token",
+        "access_token_expiry",
+        "refresh_token",
+        "client_secret_encrypted",
+        "last_activity",
+    }
 )
-"""What other proxies keep in an account's section. It is not read: tokens live in the state folder."""
+"""What another proxy keeps in an account's section, or in a file of its own: `config.cached` reads it."""
 
 IGNORED = frozenset({"documentation"})
 
@@ -42,7 +37,7 @@ def family(name: str) -> tuple[str, str, str]:
     return name, f"{name}_file", f"{name}_command"
 
 
-FAMILIES = tuple(family(name) for name in ("client_secret", "jwt_key_passphrase", "hook_secret"))
+FAMILIES = tuple(family(name) for name in ("client_secret", "jwt_key_passphrase", "hook_secret", "login_as_password"))
 
 
 def settings_keys(base: Path) -> dict[str, Reader]:
@@ -51,14 +46,16 @@ def settings_keys(base: Path) -> dict[str, Reader]:
         "ca_file": values.ca_file(base),
         **dict.fromkeys(HOOKS, references.hook(base)),
         "hook_secret": references.secret,
+        "upstream_proxy": network.upstream_proxy,
+        "no_proxy": network.no_proxy,
     }
     readers: dict[str, Reader] = {}
     for name, info in Settings.model_fields.items():
         if name in special:
             readers[name] = special[name]
         elif info.annotation is bool:
-            readers[name] = _supported(name)
-        elif info.annotation in (int, float):
+            readers[name] = values.boolean
+        elif info.annotation in (int, float, int | None):
             readers[name] = _bounded(info)
         else:
             readers[name] = values.path(base)
@@ -68,22 +65,10 @@ def settings_keys(base: Path) -> dict[str, Reader]:
 def _bounded(info: FieldInfo) -> Reader:
     bounds = {type(bound): bound for bound in info.metadata}
     low, high = bounds.get(Ge) or bounds[Gt], bounds[Le].le
-    if info.annotation is int:
+    if info.annotation is not float:
         return values.whole_number(low.ge, high)
     exclusive = isinstance(low, Gt)
     return values.duration(low.gt if exclusive else low.ge, high, above_low=exclusive)
-
-
-def _supported(name: str) -> Reader:
-    """A reader of True and False that refuses what this version cannot do."""
-
-    def read(text: str) -> bool:
-        wanted = values.boolean(text)
-        if wanted and name in UNSUPPORTED_SETTINGS:
-            raise Wrong("is not supported by this version", "set it to False, or remove the line")
-        return wanted
-
-    return read
 
 
 def server_keys(base: Path) -> dict[MailProtocol, dict[str, Reader]]:
@@ -94,15 +79,22 @@ def server_keys(base: Path) -> dict[MailProtocol, dict[str, Reader]]:
         "server_starttls": values.boolean,
         "local_address": values.host,
         "ca_file": values.ca_file(base),
+        "local_certificate_path": references.pem_certificate(base),
+        "local_key_path": references.pem_key(base),
+        "local_starttls": network.local_starttls,
+        "first_login": values.one_of(FirstLogin),
+        "allow_from": network.networks,
+        "allow_plaintext_from": network.networks,
+        "proxy_protocol_from": network.networks,
+        "max_connections_per_account": _bounded(Server.model_fields["max_connections_per_account"]),
     }
-    smtp = common | {"ehlo_name": values.ehlo_name, "local_starttls": _no_local_starttls}
+    smtp = {
+        **common,
+        "ehlo_name": values.ehlo_name,
+        "login_as": parameters.person,
+        **_family_readers("login_as_password", base),
+    }
     return {MailProtocol.IMAP: common, MailProtocol.POP: common, MailProtocol.SMTP: smtp}
-
-
-def _no_local_starttls(text: str) -> bool:
-    if values.boolean(text):
-        raise Wrong("STARTTLS on the local side is not supported by this version", _NO_LOCAL_TLS)
-    return False
 
 
 TEXTS: Mapping[str, Reader] = {
@@ -116,6 +108,8 @@ TEXTS: Mapping[str, Reader] = {
     "oauth2_resource": values.plain,
     "login_hint": parameters.person,
     "token_owner": parameters.person,
+    "auth_as": parameters.person,
+    "smtp_auth_as": parameters.person,
 }
 """An account's keys whose values stay texts, so that a draft may keep a placeholder in them."""
 
@@ -137,6 +131,13 @@ def account_keys(base: Path) -> dict[str, Reader]:
         "token_command_timeout": _bounded(Account.model_fields["token_command_timeout"]),
         "prompt": parameters.prompt,
         "authorize_params": parameters.authorize_params,
+        "aliases": parameters.aliases,
+        "imap_server": network.mail_server,
+        "pop_server": network.mail_server,
+        "smtp_server": network.mail_server,
+        "first_login": values.one_of(FirstLogin),
+        "allow_from": network.networks,
+        "max_connections_per_account": _bounded(Account.model_fields["max_connections"]),
     }
 
 

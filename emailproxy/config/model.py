@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from emailproxy.config.hosts import host_and_port, is_loopback
+from emailproxy.config.hosts import host_and_port, is_local_address, is_loopback
 from emailproxy.config.sources import FromEnvironment, Hook, SecretSource
 from emailproxy.errors import Fault
+from emailproxy.secret import Secret
 
 SECONDS = 1
 MINUTES = 60 * SECONDS
@@ -23,6 +26,13 @@ MIB = 1024 * KIB
 
 DEFAULT_LISTEN_ADDRESS = "127.0.0.1:8801"
 HTTP_PORT = 80
+ANYBODY = "*"
+"""The `token_owner` of an account whose sign-in is not compared with anything: user names differ from mail addresses in
+many organisations, and a whole domain of accounts has one section."""
+
+
+Networks = tuple[IPv4Network | IPv6Network, ...]
+"""Where peers may come from; empty: from anywhere, or from nowhere, as the key says."""
 
 
 class Frozen(BaseModel):
@@ -59,8 +69,46 @@ class ProviderName(StrEnum):
     """google-auth, for service accounts; whatever else Google offers is as the RFCs say."""
 
 
+class FirstLogin(StrEnum):
+    """The values of `first_login`: what happens when an account logs in that has no password here yet."""
+
+    TRUST = "trust"
+    """Its password becomes the account's first."""
+    DENY = "deny"
+    """It is refused, with the command to run."""
+
+
+class LocalStartTls(StrEnum):
+    """The values of `local_starttls`."""
+
+    OFF = "off"
+    """With a certificate, TLS from the first octet; without one, plaintext."""
+    OFFERED = "offered"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True)
+class MailServer:
+    """A mail server as a connection to it needs it."""
+
+    address: str
+    port: int
+    starttls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where an account's logins go, and how many of its sessions may stand at once."""
+
+    account: str
+    """The account's key: sessions are counted by it."""
+    server: MailServer | None = None
+    """The account's own, for listeners that have none."""
+    max_connections: int | None = None
+
+
 class Server(Frozen):
-    """One listening section and the mail server behind it."""
+    """One listening section and the mail server behind it, or none: then each account names its own."""
 
     section: str
     protocol: MailProtocol
@@ -68,12 +116,49 @@ class Server(Frozen):
     """0 lets the operating system choose; a file cannot say so."""
     local_address: str | None = None
     """None: the loopbacks that this host has."""
-    server_address: str
-    server_port: int = Field(ge=1, le=65535)
+    server_address: str | None = None
+    """None: where the account says (`imap_server`, `pop_server`, `smtp_server`)."""
+    server_port: int | None = Field(default=None, ge=1, le=65535)
     server_starttls: bool = False
     ca_file: Path | None = None
     """In place of the system's trust store."""
     ehlo_name: str | None = None
+    local_certificate: Path | None = None
+    """`local_certificate_path`: PEM, the chain included. With it the port speaks TLS."""
+    local_key: Path | None = None
+    """`local_key_path`; None: the key is in the certificate's file."""
+    local_starttls: LocalStartTls = LocalStartTls.OFF
+    first_login: FirstLogin | None = None
+    """None: trust on loopbacks, deny elsewhere."""
+    allow_from: Networks = ()
+    """Empty: from anywhere."""
+    allow_plaintext_from: Networks = ()
+    """Who may do without TLS on an address that is no loopback."""
+    proxy_protocol_from: Networks = ()
+    """Whose connections begin with a PROXY protocol header; all others' must not."""
+    max_connections_per_account: int | None = Field(default=None, ge=1, le=1_000_000)
+    """In place of the `[emailproxy]` section's."""
+    login_as: str | None = None
+    """SMTP only: the account of clients that send mail without logging in."""
+    login_as_password: SecretSource | None = None
+    """That account's local password."""
+
+    @property
+    def target(self) -> MailServer | None:
+        """The mail server behind the port; None where each account names its own."""
+        if self.server_address is None or self.server_port is None:
+            return None
+        return MailServer(self.server_address, self.server_port, self.server_starttls)
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether it is certain that nothing but this host's loopbacks is listened on."""
+        return is_local_address(self.local_address)
+
+    @property
+    def for_this_host(self) -> bool:
+        """Whether clients are certain to be on this host: a load balancer in front brings others."""
+        return self.on_loopback and not self.proxy_protocol_from
 
 
 class Account(Frozen):
@@ -119,14 +204,37 @@ class Account(Frozen):
     authorize_params: tuple[tuple[str, str], ...] = ()
     """Further parameters of the authorization request, names and values."""
     token_owner: str | None = None
-    """Whose consent serves this mailbox, where it is not its own name's: shared mailboxes."""
+    """Whose consent serves this mailbox, where it is not its own name's: shared mailboxes. Their passwords here and
+    their tokens are the owner's. ``*``: whoever signs in."""
+    auth_as: str | None = None
+    """The SASL user upstream, in place of the account's name."""
+    smtp_auth_as: str | None = None
+    """The same for SMTP only, before `auth_as`."""
+    imap_server: MailServer | None = None
+    pop_server: MailServer | None = None
+    smtp_server: MailServer | None = None
+    first_login: FirstLogin | None = None
+    """None: as the listener says."""
+    allow_from: Networks = ()
+    """Empty: from anywhere."""
+    max_connections: int | None = Field(default=None, ge=1, le=1_000_000)
+    """`max_connections_per_account`, in place of the listener's and the `[emailproxy]` section's."""
     redirect_uri: str = "http://localhost:8801/"
     redirect_listen_address: str | None = None
 
     @property
     def key(self) -> str:
-        """The name by which state is kept: account names compare without regard to case."""
-        return self.name.casefold()
+        """The name by which state is kept: account names compare without regard to case.
+
+        That of the owner, where one consent serves many mailboxes.
+        """
+        owner = self.token_owner
+        return (self.name if owner is None or owner == ANYBODY else owner).casefold()
+
+    def server_for(self, protocol: str) -> MailServer | None:
+        """The account's own mail server; `protocol` is ``IMAP``, ``POP`` or ``SMTP``."""
+        servers = {"IMAP": self.imap_server, "POP": self.pop_server, "SMTP": self.smtp_server}
+        return servers[protocol]
 
     @property
     def listen_address(self) -> str:
@@ -144,6 +252,24 @@ class Account(Frozen):
         return host_and_port(parts.hostname or "", HTTP_PORT if parts.port is None else parts.port)
 
 
+class Cached(Frozen):
+    """What another proxy keeps of an account, in its section or in its `--cache-store` file: read, never written.
+
+    The values are Fernet tokens (AES-128-CBC and HMAC-SHA256) under PBKDF2-HMAC-SHA256 of the login password.
+    """
+
+    salt: bytes = Field(repr=False)
+    """`token_salt`, as a rule 16 octets; where a section lacks it, its catch-all's."""
+    iterations: int | None = None
+    """`token_iterations`; None: not told."""
+    access_token: str | None = Field(default=None, repr=False)
+    access_token_expiry_s: int | None = None
+    """Seconds since the epoch."""
+    refresh_token: str | None = Field(default=None, repr=False)
+    client_secret: str | None = Field(default=None, repr=False)
+    """`client_secret_encrypted`; the account's own, or inherited with its salt."""
+
+
 class Settings(Frozen):
     """The `[emailproxy]` section."""
 
@@ -159,6 +285,18 @@ class Settings(Frozen):
     """Seconds that a client has to log in; longer only while a consent is awaited."""
     max_connections: int = Field(default=1000, ge=1, le=1_000_000)
     max_connections_per_address: int = Field(default=200, ge=1, le=1_000_000)
+    max_connections_per_account: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Sessions of one account and protocol at once; None: no limit but what a provider is known for."""
+    max_unauthenticated: int = Field(default=500, ge=1, le=1_000_000)
+    """Connections at once, of all listeners, whose login is not decided yet."""
+    login_queue: float = Field(default=30.0, ge=0, le=1 * HOURS)
+    """Seconds that a login waits for another of its account's sessions to end, where there are too many."""
+    runtime_dir: Path | None = None
+    """Where the control socket lies; None: the system's place for such."""
+    upstream_proxy: Secret | None = None
+    """An HTTP CONNECT or SOCKS5 proxy for all connections outwards, as a URL; it may hold a password."""
+    no_proxy: tuple[str, ...] = ()
+    """Hosts, domains and networks that are reached without it."""
     refresh_margin: float = Field(default=10.0 * MINUTES, ge=0, le=1 * DAYS)
     """Seconds before its end that an access token is renewed; half its life at most."""
     keep_alive: float = Field(default=20.0 * DAYS, gt=0, le=365 * DAYS)
@@ -187,6 +325,10 @@ class Config(Frozen):
     """The account sections as `config.keys` reads them, keyed by case-folded name; `config.catchall` resolves them."""
     spellings: Mapping[str, str] = Field(default_factory=dict)
     """The names of those sections as the file spells them, keyed the same."""
+    aliases: Mapping[str, str] = Field(default_factory=dict)
+    """Further login names, case-folded, to the case-folded names of the account sections that list them."""
+    cached: Mapping[str, Cached] = Field(default_factory=dict)
+    """What another proxy keeps of the accounts, by case-folded name."""
     notices: tuple[str, ...] = ()
     """Repairs and warnings, each naming file, line, key and mend."""
     placeholders: tuple[Fault, ...] = ()
@@ -199,5 +341,5 @@ class Config(Frozen):
     def variables(self) -> frozenset[str]:
         """The environment variables that hold secrets, which no child may see."""
         values = [value for section in self.sections.values() for value in section.values()]
-        sources = [*values, self.settings.hook_secret]
+        sources = [*values, self.settings.hook_secret, *(server.login_as_password for server in self.servers)]
         return frozenset(source.name for source in sources if isinstance(source, FromEnvironment))

@@ -107,3 +107,15 @@ def person(text: str) -> str:
     if not is_a_name(text):
         raise Wrong(f"is not one line of at most {MAX_NAME} octets", "write a user name, e.g. anna@example.com")
     return text
+
+
+def aliases(text: str) -> tuple[str, ...]:
+    """Further user names of an account, with commas or line breaks between them."""
+    mend = "write user names with commas between them, or one on each line, e.g. anna, CONTOSO\\anna"
+    names = [name for part in text.split("\n") for name in (word.strip() for word in part.split(",")) if name]
+    for name in names:
+        if not is_a_name(name) or name.startswith("@"):
+            raise Wrong(f"{shown(name)!r} is no user name", mend)
+    if not names:
+        raise Wrong("names nobody", mend)
+    return tuple({name.casefold(): name for name in names}.values())

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
-from emailproxy.config.model import FlowName, MailProtocol
-
-
-@dataclass(frozen=True, slots=True)
-class MailServer:
-    address: str
-    port: int
-    starttls: bool = False
+from emailproxy.config.model import FlowName, MailProtocol, MailServer, ProviderName
+from emailproxy.config.providers import PUBLIC_CLOUD_HOSTS, Values, host_of, is_microsoft
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,3 +130,39 @@ def of_tenant(endpoints: Mapping[str, str], tenant: str) -> dict[str, str]:
 PROVIDERS: Mapping[str, Provider] = MappingProxyType(
     {"google": GOOGLE, "microsoft": MICROSOFT, "fastmail": FASTMAIL, "yahoo": YAHOO}
 )
+
+HOSTS: Mapping[str, Provider] = MappingProxyType(
+    {
+        **{urlsplit(known.token_url).hostname or "": known for known in PROVIDERS.values()},
+        "accounts.google.com": GOOGLE,
+        "www.googleapis.com": GOOGLE,
+    }
+)
+"""Whose a token endpoint is, by its host; Google has had several."""
+
+SERVER_KEYS: Mapping[MailProtocol, str] = MappingProxyType(
+    {protocol: f"{protocol.lower()}_server" for protocol in MailProtocol}
+)
+"""The keys by which an account names mail servers of its own."""
+
+
+def provider_of(values: Values) -> Provider | None:
+    """The provider that an account's settings are at; None where it is not one of these.
+
+    Microsoft's national clouds have mail servers of their own, which only their customers know.
+    """
+    if is_microsoft(values):
+        hosts = {host for key in ("token_url", "permission_url") if (host := host_of(values.get(key, "")))}
+        return MICROSOFT if hosts <= PUBLIC_CLOUD_HOSTS else None
+    if values.get("provider") == ProviderName.GOOGLE or values.get("oauth2_flow") == FlowName.SERVICE_ACCOUNT:
+        return GOOGLE
+    return HOSTS.get(host_of(values.get("token_url", "")))
+
+
+def mail_server(values: Values, protocol: MailProtocol) -> MailServer | None:
+    """The mail server of an account: the one that it names, or its provider's."""
+    own: MailServer | None = values.get(SERVER_KEYS[protocol])
+    if own:
+        return own
+    provider = provider_of(values)
+    return provider.servers[protocol] if provider else None

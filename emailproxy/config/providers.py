@@ -25,6 +25,7 @@ MICROSOFT_HOSTS = (
 )
 """Where Microsoft's clouds sign people and applications in, the national ones included."""
 
+PUBLIC_CLOUD_HOSTS = frozenset({"login.microsoftonline.com", "login.microsoft.com", "login.windows.net"})
 PUBLIC_CLOUD = "https://login.microsoftonline.com"
 
 FIXED_PROVIDERS = {
@@ -44,11 +45,16 @@ def is_microsoft(values: Values) -> bool:
     return "tenant" in values or "managed_identity" in values
 
 
-def is_microsoft_host(url: str) -> bool:
+def host_of(url: str) -> str:
+    """The host of a URL, empty where there is none."""
     try:
-        host = (urlsplit(url).hostname or "").rstrip(".")
+        return (urlsplit(url).hostname or "").rstrip(".")
     except ValueError:  # a draft may hold what is no URL yet
-        return False
+        return ""
+
+
+def is_microsoft_host(url: str) -> bool:
+    host = host_of(url)
     return any(host == known or host.endswith(f".{known}") for known in MICROSOFT_HOSTS)
 
 

@@ -31,6 +31,11 @@ KEYRING = "keyring:"
 # POSIX.1-2017 section 8.1: underscores, digits and letters, no digit first
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
+# RFC 7468 sections 5, 10, 11; "RSA" and "EC" are OpenSSL's older forms
+PEM_CERTIFICATE = re.compile(rb"^-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----", re.MULTILINE)
+PEM_KEY = re.compile(rb"^-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----", re.MULTILINE)
+MAX_PEM_OCTETS = 1 << 20  # a chain has some 10,000; beyond it somebody named the wrong file
+
 LIST = 'write a list in JSON, e.g. ["/usr/bin/pass", "show", "mail"]: the program, then its arguments'
 
 
@@ -131,6 +136,45 @@ def existing_file(base: Path) -> Callable[[str], Path]:
         return found
 
     return read
+
+
+def pem_certificate(base: Path) -> Callable[[str], Path]:
+    """A file of certificates in PEM; whether they can be served is for the listener to say."""
+    return _pem_file(base, PEM_CERTIFICATE, "certificate")
+
+
+def pem_key(base: Path) -> Callable[[str], Path]:
+    """A file that holds a private key in PEM."""
+    return _pem_file(base, PEM_KEY, "private key")
+
+
+def holds_key(path: Path) -> bool:
+    """Whether a file, e.g. a certificate's, holds a private key, too."""
+    try:
+        return bool(PEM_KEY.search(_beginning(path)))
+    except OSError:
+        return False
+
+
+def _pem_file(base: Path, label: re.Pattern[bytes], what: str) -> Callable[[str], Path]:
+    read_path = existing_file(base)
+
+    def read(text: str) -> Path:
+        found = read_path(text)
+        try:
+            is_one = label.search(_beginning(found))
+        except OSError as error:
+            raise Wrong(f"{shown(str(found))} cannot be read: {error.strerror}", "let this user read it") from None
+        if not is_one:
+            raise Wrong(f"{shown(str(found))} holds no {what} in PEM", f"name a file with a {what} in PEM")
+        return found
+
+    return read
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_PEM_OCTETS)
 
 
 def _program(base: Path, name: str) -> str:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from emailproxy.errors import Fault
 
-MAX_FILE_OCTETS = 1 << 20  # thousands of accounts; beyond it somebody named the wrong file
+MAX_FILE_OCTETS = 16 << 20  # thousands of accounts, with another proxy's cached tokens; beyond it it is the wrong file
 MAX_SHOWN = 60  # characters of a file's own text in a message
 
 # `configparser` ends the name at the last bracket, so that a comment with one would be part of it

@@ -140,15 +140,10 @@ class SectionReader:
 
     def _foreign(self, entry: Entry, readers: Mapping[str, keys.Reader]) -> None:
         """Tells of a key that this section does not take."""
-        if entry.key in keys.IGNORED:
+        if entry.key in keys.IGNORED or (entry.key in keys.CACHED and "@" in entry.section):
             return
         if entry.key == "use_pkce":
             self._report.notice(entry, "has no effect: PKCE is always used", "remove the line")
-        elif entry.key in keys.UNSUPPORTED:
-            self._report.fault(entry, "is not supported by this version", keys.UNSUPPORTED[entry.key])
-        elif entry.key in keys.CACHED and "@" in entry.section:
-            mend = "remove the line, and sign in with emailproxy authorize"
-            self._report.notice(entry, "is another program's cached value and is not read", mend)
         else:
             self._report.fault(entry, "there is no such key", self._mend_of_unknown(entry, readers))
 

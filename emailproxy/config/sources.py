@@ -37,7 +37,12 @@ class FromKeyring:
     name: str
 
 
-SecretSource = Secret | FromFile | FromCommand | FromEnvironment | FromKeyring
+@dataclass(frozen=True, slots=True)
+class FromRecord:
+    """The account's record in the state folder, where it is sealed (`encrypt_client_secret_on_first_use`)."""
+
+
+SecretSource = Secret | FromFile | FromCommand | FromEnvironment | FromKeyring | FromRecord
 
 
 @dataclass(frozen=True, slots=True)

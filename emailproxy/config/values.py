@@ -55,7 +55,7 @@ def whole_number(low: float, high: float) -> Callable[[str], int]:
 
     def read(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
-            raise Wrong(f"{shown(text)!r} is no number in its bounds", f"write a number from {low:g} to {high:g}")
+            raise Wrong(f"{shown(text)!r} is no number in its bounds", f"write a number from {low:.0f} to {high:.0f}")
         return int(text)
 
     return read

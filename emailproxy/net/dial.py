@@ -1,4 +1,5 @@
-"""Connections to mail servers: name look-up in a pool of its own, addresses raced, failures in words."""
+"""Connections to mail servers, directly or through a proxy: name look-up in a pool of its own, addresses raced,
+failures in words."""
 
 from __future__ import annotations
 
@@ -8,9 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 
+from emailproxy.config.outbound import MAIL, Outbound
+from emailproxy.config.proxies import Proxy, ProxyFailed, UnusableProxy
 from emailproxy.errors import ServerUnavailable, system_words
+from emailproxy.net.tunnel import through
 
-CONNECT_TIMEOUT_S = 10.0  # look-up and connect together: a DNS black hole fails within this
+CONNECT_TIMEOUT_S = 10.0  # look-up, connect and a proxy's part together: a DNS black hole fails within this
 NEXT_ADDRESS_S = 0.25  # RFC 8305 section 8: the Connection Attempt Delay
 RESOLVERS = 4  # threads; one look-up a name at a time, so that a dead name holds one
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 60, 15, 6
@@ -32,23 +36,44 @@ def tune(sock: socket.socket) -> None:
 class Dialer:
     """Resolves and connects."""
 
-    def __init__(self) -> None:
+    def __init__(self, outbound: Outbound | None = None) -> None:
+        """`outbound` says which connections take a proxy; without it none does."""
+        self._outbound = outbound or Outbound()
         self._pool = ThreadPoolExecutor(RESOLVERS, thread_name_prefix="dns")
         self._lookups: dict[tuple[str, int], asyncio.Future[list[AddrInfoType]]] = {}
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def proxy_for(self, host: str) -> Proxy | None:
+        """The proxy that a mail server is reached through.
+
+        Raises:
+            UnusableProxy: its URL is none.
+        """
+        return self._outbound.proxy_for(MAIL, host)
+
     async def connect(self, host: str, port: int) -> socket.socket:
         """A connected, non-blocking socket.
 
         Raises:
-            ServerUnavailable: no name, no route, no answer within 10 s, or refused.
+            ServerUnavailable: no name, no route, no answer within 10 s, or refused; by a proxy, too.
         """
+        try:
+            proxy = self.proxy_for(host)
+            sock = await (self._directly(host, port) if proxy is None else self._through(proxy, host, port))
+        except UnusableProxy as error:
+            raise ServerUnavailable(f"the mail server {host}:{port} cannot be reached: {error}") from None
+        except ProxyFailed as error:
+            raise ServerUnavailable(f"the mail server {host}:{port} {error}") from None
+        tune(sock)
+        return sock
+
+    async def _directly(self, host: str, port: int) -> socket.socket:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 addresses = await self.resolve(host, port)
-                sock = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_S)
+                return await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_S)
         except TimeoutError:
             raise ServerUnavailable(f"the mail server {host}:{port} does not answer; check the network") from None
         except socket.gaierror as error:
@@ -56,8 +81,29 @@ class Dialer:
         except OSError as error:
             reason = system_words(error)
             raise ServerUnavailable(f"the mail server {host}:{port} cannot be reached ({reason})") from None
-        tune(sock)
-        return sock
+
+    async def _through(self, proxy: Proxy, host: str, port: int) -> socket.socket:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                far = host if proxy.looks_names_up else await self._address(host, port)
+                try:
+                    addresses = await self.resolve(proxy.host, proxy.port)
+                    near = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_S)
+                except OSError as error:  # socket.gaierror is one
+                    raise proxy.unreachable(system_words(error)) from None
+                return await through(proxy, near, far, port)
+        except TimeoutError:
+            raise proxy.silent() from None
+
+    async def _address(self, host: str, port: int) -> str:
+        """The host's first address, for a proxy that is given no names."""
+        try:
+            return str((await self.resolve(host, port))[0][4][0])
+        except socket.gaierror as error:
+            raise ServerUnavailable(
+                f"the name {host} cannot be looked up ({error.strerror}); check DNS, or have the proxy do it: write "
+                "socks5h in place of socks5"
+            ) from None
 
     async def resolve(self, host: str, port: int) -> list[AddrInfoType]:
         """The host's addresses. One look-up a name at a time, shared by all who ask meanwhile.

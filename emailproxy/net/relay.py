@@ -30,6 +30,16 @@ class Wire:
         self._reading = True
         self._bound(tls)
 
+    @property
+    def is_tls(self) -> bool:
+        return self._raw is not None
+
+    @property
+    def unsent(self) -> int:
+        """Octets that wait for the peer, encrypted ones included."""
+        raw = 0 if self._raw is None else self._raw.get_write_buffer_size()
+        return self.transport.get_write_buffer_size() + raw
+
     def _bound(self, transport: asyncio.Transport) -> None:
         transport.set_write_buffer_limits(high=BUFFER_LIMIT)
         set_read_limits = getattr(transport, "set_read_buffer_limits", None)
@@ -60,13 +70,13 @@ class Wire:
         """Sends what is written, then closes (over TLS with close_notify); a peer that takes nothing is cut off."""
         if not self.transport.is_closing():
             self.transport.close()
-        self._watch_drain(self.transport.get_write_buffer_size())
+        self._watch_drain(self.unsent)
 
     def _watch_drain(self, left: int) -> None:
         asyncio.get_running_loop().call_later(DRAIN_S, self._check_drain, left)
 
     def _check_drain(self, left_before: int) -> None:
-        left = self.transport.get_write_buffer_size()
+        left = self.unsent
         if left and left < left_before:
             self._watch_drain(left)
         else:
@@ -138,9 +148,12 @@ class ServerEnd(End):
 
 
 class ClientEnd(End):
-    """The mail client's side: it may end its stream and go on reading."""
+    """The mail client's side: it may end its stream and go on reading, but not over TLS, which is then closed."""
 
     def eof_received(self) -> bool:
+        if self.wire.is_tls:
+            self.other.finish()
+            return False
         last_words = LastWords(self.relay, self.other, self.wire)
         self.other.transport.set_protocol(last_words)
         last_words.watch()

@@ -6,37 +6,42 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from emailproxy.errors import LoginRefused, ServerUnavailable
+from emailproxy.net import outcome
+from emailproxy.net.handshake import ClientLeft, HandshakeFailed, secure_client, secure_server
 from emailproxy.net.pipes import ClientPipe, Goodbye, ServerPipe, Vestibule
+from emailproxy.net.places import Place, limit_of
 from emailproxy.net.relay import BUFFER_LIMIT, Relay
-from emailproxy.net.tls import NO_TLS, client_context, explain
 from emailproxy.wire import events as ev
 from emailproxy.wire.imap import ImapDialogue
 from emailproxy.wire.pop3 import Pop3Dialogue
 from emailproxy.wire.smtp import SmtpDialogue
 
 if TYPE_CHECKING:
-    import ssl
-
-    from emailproxy.config.model import Server
-    from emailproxy.net.dial import Dialer
+    from emailproxy.config.model import Route
+    from emailproxy.net.admission import Ticket
+    from emailproxy.net.section import Section
     from emailproxy.wire.dialogue import Dialogue
 
 log = logging.getLogger("emailproxy.net")
 
 DIALOGUES: dict[str, type[Dialogue]] = {"IMAP": ImapDialogue, "POP": Pop3Dialogue, "SMTP": SmtpDialogue}
-DEFAULT_EHLO_NAME = "[127.0.0.1]"
-HANDSHAKE_TIMEOUT_S = 10.0
 Work = Callable[[], Coroutine[Any, Any, ev.Event | None]]
 GRACE_S = 15.0  # for the mail server, once a token came after the login's deadline
 
 
 class TokenSource(Protocol):
     """What net/ needs of oauth/."""
+
+    def route(self, login: ev.Login, visit: ev.Visit) -> Route:
+        """Where this login goes. Returns at once.
+
+        Raises:
+            LoginRefused: nowhere.
+        """
 
     async def token(self, login: ev.Login, visit: ev.Visit, rejected: str | None = None) -> ev.Credential:
         """What to log in upstream with.
@@ -55,44 +60,33 @@ class TokenSource(Protocol):
         """What is known about a mail server's refusal."""
 
 
-@dataclass
-class Upstream:
-    """A mail server as all sessions of one listening section see it."""
-
-    server: Server
-    dialer: Dialer
-    tokens: TokenSource
-    login_timeout_s: float
-    seen: ev.Capabilities | None = None
-
-    @property
-    def terms(self) -> ev.Terms:
-        server = self.server
-        return ev.Terms(
-            starttls=server.server_starttls,
-            seen=self.seen,
-            host=server.server_address,
-            port=server.server_port,
-            ehlo_name=server.ehlo_name or DEFAULT_EHLO_NAME,
-            advise=self.tokens.advise,
-        )
-
-    @property
-    def context(self) -> ssl.SSLContext:
-        return client_context(self.server.ca_file)
-
-
 class Session:
     """One client's connection, from its greeting to its end."""
 
-    def __init__(self, upstream: Upstream, visit: ev.Visit, on_end: Callable[[Session], None]) -> None:
-        self._upstream = upstream
+    def __init__(
+        self,
+        section: Section,
+        visit: ev.Visit,
+        local_tls: ev.LocalTls,
+        ticket: Ticket,
+        here: tuple[str, int],
+        on_end: Callable[[Session], None],
+    ) -> None:
+        """`here` is our own end of the connection."""
+        self._section = section
+        self._shared = section.shared
         self._visit = visit
+        self._ticket = ticket
+        self._here = here
         self._on_end = on_end
-        self._dialogue: ev.LoginDialogue = DIALOGUES[visit.protocol](upstream.terms)
+        self._target = section.server.target
+        self._local_tls = local_tls
+        self._dialogue: ev.LoginDialogue = DIALOGUES[visit.protocol](section.terms(self._target, local_tls))
         self._tasks: set[asyncio.Task[None]] = set()
-        self._client = ClientPipe(self)
+        self.client = ClientPipe(self)
         self._server: ServerPipe | None = None
+        self._dial: asyncio.Task[None] | None = None
+        self._place: Place | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._token_pending = False
         self._overdue = False
@@ -101,13 +95,12 @@ class Session:
         self._relay: Relay | None = None
 
     @property
-    def protocol(self) -> asyncio.Protocol:
-        """For the client's transport."""
-        return self._client
+    def logged_in(self) -> bool:
+        return self._relay is not None
 
     def begin(self) -> None:
         loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(self._upstream.login_timeout_s, self._on_deadline)
+        self._deadline = loop.call_later(self._shared.limits.login_timeout_s, self._on_deadline)
         self.feed(ev.ClientConnected())
 
     def drain(self) -> None:
@@ -119,7 +112,7 @@ class Session:
 
     def abort(self) -> None:
         """Cuts both connections now."""
-        for pipe in (self._client, self._server):
+        for pipe in (self.client, self._server):
             if pipe is not None and pipe.wire is not None:
                 pipe.wire.transport.abort()
 
@@ -134,8 +127,8 @@ class Session:
 
     def hold_client(self) -> None:
         """A client waits while its octets wait for the login, or while it does not read our replies."""
-        wire = self._client.wire
-        if self._over or wire is None:
+        wire = self.client.wire
+        if self._over or wire is None or self.client.in_handshake:
             return
         if wire.write_paused or self._dialogue.backlog > BUFFER_LIMIT:
             wire.pause()
@@ -153,29 +146,27 @@ class Session:
     def _perform(self, effect: ev.Effect) -> None:
         match effect:
             case ev.ToClient(data):
-                self._write(self._client, data)
+                self._write(self.client, data)
             case ev.ToServer(data):
                 self._write(self._server, data)
             case ev.Connect():
                 self._drop_server()
-                self._start(partial(self._connect, ServerPipe(self)), ev.ServerFailed)
-            case ev.StartTls():
-                secured = self._server
-                assert secured is not None
-                assert secured.wire is not None
-                secured.wire.pause()
-                self._start(partial(self._secure, secured), ev.ServerFailed)
+                self._dial = self._start(partial(self._connect, ServerPipe(self)), ev.ServerFailed)
+            case ev.StartTls(side, go_ahead):
+                self._start_tls(side, go_ahead)
             case ev.NeedToken(login, rejected):
                 self._token_pending = True
                 if rejected is None:
                     self._asked_at_s = time.monotonic()
                 self._start(partial(self._get_token, login, rejected), ev.TokenFailed)
             case ev.Learned(capabilities):
-                self._upstream.seen = capabilities
+                assert self._target is not None
+                self._shared.seen.learn(self._visit.protocol, self._target, capabilities)
             case ev.Refused(login, error):
-                self._log_outcome(login, "refused", f": {error}")
+                self._leave_place()
+                outcome.refused(self._visit, self._here, login, error, self._took_ms)
                 if login is not None:
-                    self._upstream.tokens.refused(login, self._visit, error)
+                    self._section.tokens.refused(login, self._visit, error)
             case ev.Noted(text):
                 log.warning("%s from %s: %s [session %s]", *self._who, text, self._visit.session)
             case ev.Relay():
@@ -184,10 +175,25 @@ class Session:
                 self._hang_up(reason)
 
     def _write(self, pipe: ClientPipe | ServerPipe | None, data: bytes) -> None:
-        if pipe is not None and pipe.wire is not None and not pipe.wire.transport.is_closing():
+        if pipe is None or pipe.wire is None or pipe.in_handshake:
+            return
+        if not pipe.wire.transport.is_closing():
             pipe.wire.transport.write(data)
 
-    def _start(self, work: Work, failed: Callable[[LoginRefused], ev.Event]) -> None:
+    def _start_tls(self, side: ev.Side, go_ahead: bytes) -> None:
+        """The pause comes first: the ClientHello that answers our go-ahead is not for us to read."""
+        secured = self.client if side is ev.Side.CLIENT else self._server
+        assert secured is not None
+        assert secured.wire is not None
+        secured.wire.pause()
+        self._write(secured, go_ahead)
+        if isinstance(secured, ClientPipe):
+            secured.wait_for_tls()
+            self._start(self._secure_client, lambda _: ev.ClientEOF())
+        else:
+            self._dial = self._start(partial(self._secure, secured), ev.ServerFailed)
+
+    def _start(self, work: Work, failed: Callable[[LoginRefused], ev.Event]) -> asyncio.Task[None]:
         """Runs `work` beside the events; its result, if any, is one."""
 
         async def run() -> None:
@@ -204,70 +210,90 @@ class Session:
         task = asyncio.get_running_loop().create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _get_token(self, login: ev.Login, rejected: str | None) -> ev.Event:
+        tokens = self._section.tokens
         try:
-            return ev.TokenReady(await self._upstream.tokens.token(login, self._visit, rejected))
+            if rejected is not None:
+                return ev.TokenReady(await tokens.token(login, self._visit, rejected))
+            self._leave_place()
+            route = tokens.route(login, self._visit)
+            self._follow(route, login)
+            credential = await tokens.token(login, self._visit)
+            await self._take_place(route)
+            return ev.TokenReady(credential)
         finally:
             self._token_pending = False
             if self._overdue and not self._over:
                 self._overdue = False
                 self._deadline = asyncio.get_running_loop().call_later(GRACE_S, self._on_deadline)
 
+    def _follow(self, route: Route, login: ev.Login) -> None:
+        """Where the port has no server of its own, the login names it."""
+        section = self._section
+        target = section.target_of(route, login)
+        if section.server.target is None:
+            self._target = target
+            self.feed(ev.Routed(section.terms(target, self._local_tls)))
+
+    async def _take_place(self, route: Route) -> None:
+        limits, target, protocol = self._shared.limits, self._target, self._visit.protocol
+        assert target is not None
+        most = limit_of(protocol, route, self._section.server.max_connections_per_account, limits, target)
+        self._place = await self._shared.places.take(route.account, protocol, most, limits.login_queue_s)
+
+    def _leave_place(self) -> None:
+        place, self._place = self._place, None
+        if place is not None:
+            place.leave()
+
     async def _connect(self, pipe: ServerPipe) -> ev.Event:
-        server = self._upstream.server
-        sock = await self._upstream.dialer.connect(server.server_address, server.server_port)
+        target = self._target
+        assert target is not None
+        sock = await self._shared.dialer.connect(target.address, target.port)
         if self._over:
             sock.close()
             return ev.ServerEOF()
         self._server = pipe
         loop = asyncio.get_running_loop()
-        if server.server_starttls:
+        if target.starttls:
             await loop.create_connection(lambda: pipe, sock=sock)
         else:
             await loop.create_connection(lambda: Vestibule(pipe), sock=sock)
-            await self._handshake(pipe)
+            await secure_server(pipe, self._section.context, target.address)
         return ev.ServerConnected()
 
     async def _secure(self, pipe: ServerPipe) -> ev.Event:
-        await self._handshake(pipe)
+        assert self._target is not None
+        await secure_server(pipe, self._section.context, self._target.address)
         return ev.TlsStarted(ev.Side.SERVER)
 
-    async def _handshake(self, pipe: ServerPipe) -> None:
-        """TLS over a plain connection, whose transport `Wire` keeps: uvloop drops what a paused TLS reader has buffered
-        when the peer closes, unless the raw transport is paused with it."""
-        wire, host = pipe.wire, self._upstream.server.server_address
-        assert wire is not None
-        pipe.in_handshake = True
-        told = NO_TLS.format(host)
+    async def _secure_client(self) -> ev.Event | None:
+        certificate = self._section.certificate
+        assert certificate is not None
         try:
-            tls = await asyncio.get_running_loop().start_tls(
-                wire.transport,
-                pipe,
-                self._upstream.context,
-                server_hostname=host,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-            )
-        except OSError as error:
-            pipe.detach()
-            wire.transport.abort()
-            raise ServerUnavailable(told if pipe.spoke_plaintext else explain(error, host)) from None
-        if tls is None or pipe.lost:
-            closed = f"{host} closed the connection during the TLS handshake"
-            raise ServerUnavailable(told if pipe.spoke_plaintext else closed)
-        pipe.in_handshake = False
-        wire.wrap(tls)
+            await secure_client(self.client, certificate.context)
+        except ClientLeft:
+            return ev.ClientEOF()
+        except HandshakeFailed as error:
+            self._section.complaints.warn("%s from %s: %s [session %s]", *self._who, error, self._visit.session)
+            return ev.ClientEOF()
+        self.feed(ev.TlsStarted(ev.Side.CLIENT))
+        self.client.catch_up()
+        return None
 
     # ---- endings
 
     def _join(self, effect: ev.Relay) -> None:
-        client, server = self._client.wire, None if self._server is None else self._server.wire
+        client, server = self.client.wire, None if self._server is None else self._server.wire
         assert client is not None
         assert server is not None
         self._finish_login()
-        self._log_outcome(effect.login, "accepted", "")
-        self._start(partial(self._upstream.tokens.accepted, effect.login, self._visit), ev.TokenFailed)
-        self._relay = Relay(client, server, lambda: self._on_end(self))
+        self._ticket.decided()
+        outcome.accepted(self._visit, self._here, effect.login, self._took_ms)
+        self._start(partial(self._section.tokens.accepted, effect.login, self._visit), ev.TokenFailed)
+        self._relay = Relay(client, server, self._end)
         self._relay.start(effect.to_client, effect.to_server)
 
     def _hang_up(self, reason: str) -> None:
@@ -276,12 +302,16 @@ class Session:
         for task in self._tasks:
             task.cancel()
         self._drop_server()
-        self._client.detach()
-        assert self._client.wire is not None
-        if self._client.lost:
-            self._on_end(self)
+        self._leave_place()
+        client, wire = self.client, self.client.wire
+        client.detach()
+        assert wire is not None
+        if client.in_handshake:  # there is nobody to hear us
+            wire.transport.abort()
+        if client.lost or client.in_handshake:
+            self._end()
         else:
-            Goodbye(self._client.wire, lambda: self._on_end(self)).start(client_ended=self._client.ended)
+            Goodbye(wire, self._end).start(client_ended=client.ended)
 
     def _finish_login(self) -> None:
         self._over = True
@@ -290,10 +320,18 @@ class Session:
 
     def _drop_server(self) -> None:
         pipe, self._server = self._server, None
+        dial, self._dial = self._dial, None
+        if dial is not None:
+            dial.cancel()
         if pipe is not None:
             pipe.detach()
             if pipe.wire is not None:
                 pipe.wire.finish()
+
+    def _end(self) -> None:
+        self._leave_place()
+        self._ticket.leave()
+        self._on_end(self)
 
     # ---- the log
 
@@ -301,11 +339,6 @@ class Session:
     def _who(self) -> tuple[str, str]:
         return self._visit.protocol, self._visit.address
 
-    def _log_outcome(self, login: ev.Login | None, outcome: str, why: str) -> None:
-        took_ms = (time.monotonic() - self._asked_at_s) * 1000 if self._asked_at_s else 0.0
-        account = "unreadable user name" if login is None else login.user
-        level = logging.INFO if outcome == "accepted" else logging.WARNING
-        text = "%s login %s for %s from %s, %.0f ms [session %s]%s"
-        log.log(
-            level, text, self._visit.protocol, outcome, account, self._visit.address, took_ms, self._visit.session, why
-        )
+    @property
+    def _took_ms(self) -> float:
+        return (time.monotonic() - self._asked_at_s) * 1000 if self._asked_at_s else 0.0

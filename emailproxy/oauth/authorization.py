@@ -8,9 +8,8 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from oauthlib.oauth2 import WebApplicationClient
 
-from emailproxy.config.model import Account, ProviderName
+from emailproxy.config.model import ANYBODY, Account, ProviderName
 from emailproxy.errors import AccountUnusable
-from emailproxy.oauth.identity import ANYBODY
 from emailproxy.secret import Secret
 
 MICROSOFT_SCOPES = ("openid", "profile", "offline_access")

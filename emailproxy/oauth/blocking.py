@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from emailproxy.config.model import SECONDS
+from emailproxy.config.outbound import Outbound
 from emailproxy.errors import ProviderUnavailable
 from emailproxy.oauth.breaker import Refrain
 
@@ -36,9 +37,10 @@ class Blocking:
     The threads are daemons: the process ends without waiting for a provider that hangs.
     """
 
-    def __init__(self, *, ca_file: Path | None = None) -> None:
-        """`ca_file` stands in place of the system's trust store."""
+    def __init__(self, *, ca_file: Path | None = None, outbound: Outbound | None = None) -> None:
+        """`ca_file` stands in place of the system's trust store; without `outbound` the environment names proxies."""
         self._ca_file = ca_file
+        self._outbound = outbound or Outbound.by_environment()
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -83,7 +85,7 @@ class Blocking:
 
         with self._lock:
             if self._session is None:
-                self._session = BoundedSession(self._ca_file, self._left_s)
+                self._session = BoundedSession(self._ca_file, self._outbound, self._left_s)
             return self._session
 
     def close(self) -> None:

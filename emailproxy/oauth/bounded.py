@@ -6,14 +6,14 @@ It is imported with those libraries only, as requests takes its time.
 from __future__ import annotations
 
 import io
-import ipaddress
+import re
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPResponse
+from http.client import HTTPResponse, RemoteDisconnected
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,20 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from emailproxy.config.hosts import is_loopback
 from emailproxy.config.model import KIB, SECONDS
-from emailproxy.errors import ProviderUnavailable
+from emailproxy.config.outbound import Outbound
+from emailproxy.config.proxies import Proxy, ProxyFailed, Scheme, UnusableProxy
+from emailproxy.errors import ProviderUnavailable, system_words
 from emailproxy.oauth.breaker import Refrain
 from emailproxy.oauth.replies import BUSY, Unreadable, retry_after_s
-from emailproxy.oauth.unreachable import busy, late, unreachable, untrusted
+from emailproxy.oauth.sessions import UnusableCa, trusting
+from emailproxy.oauth.unreachable import behind_proxy, busy, late, no_way, unreachable, untrusted
 
 CONNECT_S = 10 * SECONDS
 MAX_BODY = 64 * KIB  # octets: a reply holds three tokens at most
-METADATA_HOST = "metadata.google.internal"  # a link-local address, by name
+# http.client's words where a proxy answers CONNECT with another status than 200
+NO_TUNNEL = re.compile(r"Tunnel connection failed: (?P<status>[0-9]{3})(?P<reason>.*)", re.DOTALL)
+# PySocks' words where a SOCKS proxy answers with a code
+NO_WAY = re.compile(r"0x(?P<code>[0-9a-f]{2}): (?P<reason>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +56,24 @@ class BoundedSession(requests.Session):
     Threads share it: it keeps no cookies, and takes no passwords from ``.netrc``.
     """
 
-    def __init__(self, ca_file: Path | None, left_s: Callable[[], float]) -> None:
+    def __init__(self, ca_file: Path | None, outbound: Outbound, left_s: Callable[[], float]) -> None:
         """`left_s` says how many seconds the calling thread has for further requests.
 
         Raises:
             Refrain: the file holds no certificates.
         """
         super().__init__()
-        self._adapter = BoundedAdapter(trusting(ca_file), left_s)
+        try:
+            context = trusting(ca_file)
+        except UnusableCa as error:
+            raise Refrain(f"{error}; give a file of PEM certificates") from None
+        self._adapter = BoundedAdapter(context, outbound, left_s)
         self.mount("https://", self._adapter)
         self.mount("http://", self._adapter)
         self.headers["Accept-Encoding"] = "identity"  # a limit on octets is one on what they unpack to
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         self.auth = unchanged
+        self.trust_env = False  # which proxy is the adapter's to say
 
     @property
     def answer(self) -> Answer | None:
@@ -73,18 +84,13 @@ class BoundedSession(requests.Session):
         """A secret follows no redirect."""
         return None
 
-    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-        """The environment's proxies are heeded, but not for what this machine or its host answers: that hands tokens
-        to whoever asks, and it is not the proxy's business to."""
-        settings: Any = super().merge_environment_settings(url, proxies, stream, verify, cert)
-        return {**settings, "proxies": {}} if is_local(urlsplit(str(url)).hostname or "") else settings
-
 
 class BoundedAdapter(HTTPAdapter):
     """Sends one request, and reads its whole reply."""
 
-    def __init__(self, context: ssl.SSLContext, left_s: Callable[[], float]) -> None:
+    def __init__(self, context: ssl.SSLContext, outbound: Outbound, left_s: Callable[[], float]) -> None:
         self._context = context
+        self._outbound = outbound
         self._left_s = left_s
         self._current = threading.local()
         self._pools = pools(left_s)
@@ -99,6 +105,10 @@ class BoundedAdapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, proxy: Any, **options: Any) -> Any:
+        if str(proxy).startswith("socks"):
+            manager = super().proxy_manager_for(proxy, **options, ssl_context=self._context)
+            manager.pool_classes_by_scheme = socks_pools(self._left_s)
+            return manager
         manager = super().proxy_manager_for(
             proxy, **options, ssl_context=self._context, proxy_ssl_context=self._context
         )
@@ -109,14 +119,18 @@ class BoundedAdapter(HTTPAdapter):
         """Verifying is the context's: neither certifi's list nor REQUESTS_CA_BUNDLE is added to what it trusts."""
         conn.cert_reqs = "CERT_REQUIRED"
 
-    def send(self, request: requests.PreparedRequest, *_: Any, **options: Any) -> requests.Response:
-        """The library's own wishes for time and trust (`timeout`, `verify`, `cert`) are passed over."""
+    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+        """The library's own wishes for time, trust and way (`timeout`, `verify`, `cert`, `proxies`) are passed over."""
         host = urlsplit(request.url or "").netloc
         self._current.answer = None
+        proxy: Proxy | None = None
         try:
-            response, body = self._whole_reply(request, options.get("proxies"))
+            proxy = self._proxy_for(request.url or "")
+            response, body = self._whole_reply(request, proxy)
+        except UnusableProxy as error:
+            raise requests.ConnectionError(request=request) from no_way(host, error)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise requests.ConnectionError(request=request) from explained(error, host)
+            raise requests.ConnectionError(request=request) from explained(error, host, proxy)
         status = response.status_code
         self._current.answer = Answer(host, status)
         if status in BUSY or status >= 500:
@@ -127,11 +141,20 @@ class BoundedAdapter(HTTPAdapter):
         response._content = body
         return response
 
-    def _whole_reply(self, request: requests.PreparedRequest, proxies: Any) -> tuple[requests.Response, bytes | None]:
+    def _proxy_for(self, url: str) -> Proxy | None:
+        """What this machine answers is no proxy's business: it hands tokens to whoever asks."""
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        return None if is_loopback(host) else self._outbound.proxy_for(parts.scheme, host)
+
+    def _whole_reply(
+        self, request: requests.PreparedRequest, proxy: Proxy | None
+    ) -> tuple[requests.Response, bytes | None]:
         left_s = self._left_s()
         if left_s <= 0:  # urllib3 takes no such timeout
             raise TimeoutError
         timeout = (min(CONNECT_S, left_s), left_s)
+        proxies = {} if proxy is None else {"all": proxy.url.reveal()}
         with super().send(request, stream=True, timeout=timeout, verify=True, proxies=proxies) as response:
             return response, bounded(response.raw)
 
@@ -143,20 +166,13 @@ def pools(left_s: Callable[[], float]) -> dict[str, type[urllib3.HTTPConnectionP
     would go on for as long as the other side likes.
     """
 
-    class Plain(HTTPConnection):
-        def connect(self) -> None:
-            super().connect()
-            in_time(left_s)
+    timed = hurrying(left_s)
 
-        def response_class(self, sock: socket.socket, **options: Any) -> HTTPResponse:  # type: ignore[override]
-            return HTTPResponse(Hurried(sock, left_s), **options)  # type: ignore[arg-type]  # it only asks for a file
+    class Plain(timed, HTTPConnection):  # type: ignore[misc, valid-type]  # a class made here
+        pass
 
-    class Encrypted(HTTPSConnection):
-        def connect(self) -> None:
-            super().connect()
-            in_time(left_s)
-
-        response_class = Plain.response_class  # type: ignore[assignment]
+    class Encrypted(timed, HTTPSConnection):  # type: ignore[misc, valid-type]
+        pass
 
     class PlainPool(urllib3.HTTPConnectionPool):
         ConnectionCls = Plain
@@ -165,6 +181,41 @@ def pools(left_s: Callable[[], float]) -> dict[str, type[urllib3.HTTPConnectionP
         ConnectionCls = Encrypted
 
     return {"http": PlainPool, "https": EncryptedPool}
+
+
+def socks_pools(left_s: Callable[[], float]) -> dict[str, type[urllib3.HTTPConnectionPool]]:
+    """The same through a SOCKS proxy, by PySocks."""
+    from urllib3.contrib import socks
+
+    timed = hurrying(left_s)
+
+    class Plain(timed, socks.SOCKSConnection):  # type: ignore[misc, valid-type]
+        pass
+
+    class Encrypted(timed, socks.SOCKSHTTPSConnection):  # type: ignore[misc, valid-type]
+        pass
+
+    class PlainPool(socks.SOCKSHTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class EncryptedPool(socks.SOCKSHTTPSConnectionPool):
+        ConnectionCls = Encrypted
+
+    return {"http": PlainPool, "https": EncryptedPool}
+
+
+def hurrying(left_s: Callable[[], float]) -> type:
+    """What is added to a connection class of urllib3's."""
+
+    class Timed:
+        def connect(self) -> None:
+            super().connect()  # type: ignore[misc]
+            in_time(left_s)
+
+        def response_class(self, sock: socket.socket, **options: Any) -> HTTPResponse:
+            return HTTPResponse(Hurried(sock, left_s), **options)  # type: ignore[arg-type]  # it only asks for a file
+
+    return Timed
 
 
 def in_time(left_s: Callable[[], float]) -> float:
@@ -221,33 +272,12 @@ def bounded(raw: Any) -> bytes | None:
     return bytes(body)
 
 
-def trusting(ca_file: Path | None) -> ssl.SSLContext:
-    """TLS 1.2 or better, verified against `ca_file`, or the system's trust store where there is none."""
-    try:
-        context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
-    except OSError as error:  # ssl.SSLError, where it holds no certificate, is one
-        raise Refrain(f"ca_file {ca_file} cannot be used ({error.strerror}); give a file of PEM certificates") from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
 def unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """An `auth` that adds nothing; without one, requests asks ``.netrc``."""
     return request
 
 
-def is_local(host: str) -> bool:
-    """Whether this machine or its host answers for it: the loopback, link-local addresses (RFC 3927), the metadata
-    servers of clouds."""
-    if is_loopback(host) or host == METADATA_HOST:
-        return True
-    try:
-        return ipaddress.ip_address(host).is_link_local
-    except ValueError:
-        return False
-
-
-def explained(error: Exception, host: str) -> ProviderUnavailable:
+def explained(error: Exception, host: str, proxy: Proxy | None) -> ProviderUnavailable:
     """Why a request had no reply, and what to do."""
     reasons = below(error)
     if any(is_timeout(reason) for reason in reasons):
@@ -257,7 +287,54 @@ def explained(error: Exception, host: str) -> ProviderUnavailable:
             return untrusted(host, reason.verify_message)
     if any(isinstance(reason, (ssl.SSLError, requests.exceptions.SSLError)) for reason in reasons):
         return untrusted(host, None)
-    return unreachable(host, next((reason for reason in reasons if getattr(reason, "errno", None)), error))
+    if proxy is not None:
+        return behind_proxy(host, failure(proxy, reasons))
+    return unreachable(host, telling(reasons) or error)
+
+
+def telling(reasons: list[BaseException]) -> BaseException | None:
+    """The one that the system has words for."""
+    return next((reason for reason in reasons if getattr(reason, "errno", None)), None)
+
+
+def failure(proxy: Proxy, reasons: list[BaseException]) -> ProxyFailed:
+    """What a proxy did not do, from what the libraries make of that."""
+    said = http_failure(proxy, reasons) if proxy.scheme is Scheme.HTTP else socks_failure(proxy, reasons)
+    if said is not None:
+        return said
+    if any(isinstance(reason, RemoteDisconnected) for reason in reasons):
+        return proxy.hinders("the connection was closed")
+    return proxy.hinders(system_words(telling(reasons) or reasons[-1]))
+
+
+def http_failure(proxy: Proxy, reasons: list[BaseException]) -> ProxyFailed | None:
+    for reason in reasons:
+        if refusal := NO_TUNNEL.match(str(reason)):
+            return proxy.refused(int(refusal["status"]), refusal["status"] + refusal["reason"])
+    cause = telling(reasons)
+    if cause is not None and any(isinstance(reason, urllib3.exceptions.ProxyError) for reason in reasons):
+        return proxy.unreachable(system_words(cause))
+    return None
+
+
+def socks_failure(proxy: Proxy, reasons: list[BaseException]) -> ProxyFailed | None:
+    """PySocks puts what it finds into a general error of its own."""
+    import socks
+
+    for reason in reasons:
+        match reason:
+            case socks.SOCKS5AuthError():
+                return proxy.wants_login()
+            case socks.SOCKS5Error():
+                answered = NO_WAY.match(str(reason))
+                return proxy.refused(int(answered["code"], 16), answered["reason"]) if answered else None
+            case socks.ProxyConnectionError():
+                return proxy.unreachable(system_words(telling(reasons) or reason))
+            case socks.GeneralProxyError() if "invalid data" in str(reason) and reason.socket_err is None:
+                return proxy.babbles()
+            case socks.GeneralProxyError() if "closed unexpectedly" in str(reason):
+                return proxy.closed()
+    return None
 
 
 def is_timeout(error: BaseException) -> bool:

@@ -38,7 +38,10 @@ class Ask:
     method: str
     hosts: tuple[str | None, ...]
     """Every host that the request names: `Host`, and the target's where that is in absolute form."""
-    origin: str | None
+    origins: tuple[str, ...]
+    """Who sent it, where that is told: browsers do with what is no navigation."""
+    embedded: bool
+    """A browser says that it is a part of some page, and not what its person went to."""
     path: str
     """Decoded."""
     query: Sequence[tuple[str, str]] = field(default=(), repr=False)
@@ -98,7 +101,7 @@ class Callback:
         places = [place_of(found.account)] if found else list(self._places.values())
         if not all(host is not None and is_ours(host, places) for host in ask.hosts):
             return pages.misdirected()
-        if ask.origin is not None and not is_ours(urlsplit(ask.origin).netloc, places):
+        if ask.embedded or not all(is_from(origin, ask.hosts) for origin in ask.origins):
             return pages.forbidden()
         if prefix != "" and not any(prefix in place.paths for place in places):
             return pages.not_found()
@@ -132,6 +135,15 @@ def shortened(path: str) -> tuple[str, str | None]:
     if head.rstrip("/").endswith("/c") and STATE.fullmatch(state):
         return head.rstrip("/").removesuffix("/c").rstrip("/"), state
     return path.rstrip("/"), None
+
+
+def is_from(origin: str, hosts: Sequence[str | None]) -> bool:
+    """Whether an Origin (RFC 6454 section 7) is the very host and port that the request is for; ``null`` never is."""
+    try:
+        named = urlsplit(origin).netloc.casefold()
+    except ValueError:
+        return False
+    return named in {host.casefold() for host in hosts if host}
 
 
 def is_ours(host: str, places: list[Place]) -> bool:

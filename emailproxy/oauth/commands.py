@@ -45,6 +45,10 @@ class Commands:
         """`hidden` names environment variables that no program may see: those that hold secrets."""
         self._hidden = frozenset(hidden)
 
+    def hide(self, names: Collection[str]) -> None:
+        """Further environment variables that no program may see: another configuration names them."""
+        self._hidden |= frozenset(names)
+
     async def run(self, arguments: Sequence[str], *, what: str, timeout_s: float, stdin: bytes = b"") -> bytes:
         """What the program prints to standard output; what it prints to standard error goes to the log.
 

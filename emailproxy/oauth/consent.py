@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from emailproxy.config.model import HOURS, SECONDS, Account, FlowName
@@ -15,21 +16,20 @@ from emailproxy.errors import (
     AccountUnusable,
     ConsentRequired,
     LoginRefused,
-    ProviderRefused,
     ProviderUnavailable,
     StateError,
-    one_line,
 )
 from emailproxy.oauth.advice import no_refresh_token
-from emailproxy.oauth.asked import Asked, Redirected, asked_by, protected
+from emailproxy.oauth.asked import Asked, Kept, Redirected, asked_by, protected
 from emailproxy.oauth.authorization import authorization_url, short_link
+from emailproxy.oauth.clientsecret import lent
 from emailproxy.oauth.clock import Clock
-from emailproxy.oauth.device import Poller
+from emailproxy.oauth.device import Poller, last_word
 from emailproxy.oauth.flights import Flights
 from emailproxy.oauth.flow import Consent, DeviceAuthorization, DeviceFlow, FlowOf, TokenSet
 from emailproxy.oauth.happenings import Event, Happening, Notify, nobody
-from emailproxy.oauth.identity import ANYBODY, expected, guest_in, is_owner
-from emailproxy.oauth.records import sealed
+from emailproxy.oauth.identity import expected, is_owner, must_sign_in, somebody_else
+from emailproxy.oauth.records import sealed, with_client_secret
 from emailproxy.oauth.waiting import Waiting, Watches
 from emailproxy.secret import Secret
 from emailproxy.store import sealing
@@ -43,10 +43,6 @@ REPEAT_S = 60 * SECONDS  # the log repeats a URL that still waits so often at mo
 MAX_REMEMBERED = 4096  # accounts whose last log line, and consents whose person, is remembered
 STATE_FIELD, STATE_GENERATION = "state", 0  # what `Pending.sealed_state` is sealed as
 
-DECLINED = frozenset({"access_denied", "authorization_declined"})
-EXPIRED = frozenset({"expired_token", "code_expired"})  # the second is Microsoft's older name
-"""RFC 8628 section 3.5; the second is Microsoft's."""
-
 log = logging.getLogger("emailproxy.oauth")
 
 T = TypeVar("T")
@@ -58,8 +54,13 @@ class Found:
 
     pending: Pending
     account: Account
+    """With the client secret that its record holds, where the configuration has none."""
     state: Secret
-    asked: Asked = field(repr=False)
+    kept: Kept
+
+    @property
+    def asked(self) -> Asked:
+        return self.kept.asked
 
     @property
     def url(self) -> str:
@@ -100,26 +101,39 @@ class Consents:
         """The account's consent that waits, if any."""
         return await self._pending.by_account(account.key)
 
-    async def begin(self, account: Account, lockbox: Lockbox, *, generation: int = 0) -> Waiting:
+    async def begin(
+        self,
+        account: Account,
+        lockbox: Lockbox,
+        *,
+        generation: int = 0,
+        client_secret: Secret | None = None,
+        replaces: bytes = b"",
+    ) -> Waiting:
         """Starts a consent in place of any other of the account. The caller holds the account's lock.
 
         Args:
             lockbox: what the tokens will be sealed to, unless the account has a record by then.
             generation: of the account's record, 0 where there is none.
+            client_secret: the record's, where it has one.
+            replaces: the public key of the record that ends with this consent; empty: none does.
 
         Raises:
             LoginRefused: the provider gives no device code.
         """
         state = Secret(secrets.token_urlsafe(STATE_OCTETS))
-        asked = await self._ask(account, state)
-        pending = self._pending_of(account, lockbox, state, asked)
+        whole = lent(account, client_secret)
+        kept = Kept(await self._ask(whole, state), None if whole is account else client_secret)
+        pending = self._pending_of(account, lockbox, state, kept, replaces)
         await self._pending.put(pending)
-        waiting = self._waiting(Found(pending, account, state, asked), generation, again=False)
+        if isinstance(kept.asked, Redirected):
+            log.info("Authorisation request received for %s (local server auth mode)", account.name)
+        waiting = self._waiting(Found(pending, whole, state, kept), generation, again=False)
         self._notify(
             Happening(
                 Event.CONSENT_REQUIRED,
-                account.name,
-                reason=f"{account.name} must be signed in: {waiting.what_to_do}",
+                expected(account),
+                reason=f"{must_sign_in(account)}: {waiting.what_to_do}",
                 link=waiting.link,
                 url=waiting.url,
                 user_code=waiting.user_code,
@@ -134,9 +148,9 @@ class Consents:
         verifier = Secret(secrets.token_urlsafe(VERIFIER_OCTETS))
         return Redirected(verifier, account.redirect_uri, authorization_url(account, account.name, state, verifier))
 
-    def _pending_of(self, account: Account, lockbox: Lockbox, state: Secret, asked: Asked) -> Pending:
+    def _pending_of(self, account: Account, lockbox: Lockbox, state: Secret, kept: Kept, replaces: bytes) -> Pending:
         now_s = self._clock.now_s()
-        device = asked if isinstance(asked, DeviceAuthorization) else None
+        device = kept.asked if isinstance(kept.asked, DeviceAuthorization) else None
         return Pending(
             state_hash=sealing.state_hash(state),
             account=account.key,
@@ -145,21 +159,25 @@ class Consents:
             expires_s=now_s + LIFE_S if device is None else min(now_s + LIFE_S, device.expires_at_s),
             lockbox=lockbox,
             sealed_state=sealing.seal(lockbox.public_key, account.key, STATE_FIELD, STATE_GENERATION, state),
-            encrypted=protected(account, state, asked),
+            encrypted=protected(account, state, kept),
             device_url="" if device is None else page_of(device),
             user_code="" if device is None else device.user_code,
+            replaces=replaces,
         )
 
-    def resume(self, account: Account, pending: Pending, key: AccountKey, *, generation: int = 0) -> Waiting | None:
-        """The consent that waits already, for who has its key; None where the configuration has changed since."""
+    def resume(self, pending: Pending, key: AccountKey, *, generation: int = 0) -> Waiting | None:
+        """The consent that waits already, for who has its key; None where the configuration has changed since.
+
+        Any mailbox that the consent will serve may take it up; it goes on as the one that began it asked.
+        """
         if pending.lockbox.public_key != key.public_key:
             return None
         try:
-            state = key.open(account.key, STATE_FIELD, STATE_GENERATION, pending.sealed_state)
-            asked = asked_by(account, pending, state)
-        except StateError:
+            state = key.open(pending.account, STATE_FIELD, STATE_GENERATION, pending.sealed_state)
+            found = self._found(pending, state)
+        except (LoginRefused, StateError):
             return None
-        return self._waiting(Found(pending, account, state, asked), generation, again=True) if asked else None
+        return self._waiting(found, generation, again=True)
 
     def _waiting(self, found: Found, generation: int, *, again: bool) -> Waiting:
         """Says in the log what the person has to do, and begins to ask the provider for an answer that comes there."""
@@ -171,7 +189,8 @@ class Consents:
                 link, code = device.verification_uri, device.user_code
                 self._poller.follow(found.pending.state_hash, device.interval_s, lambda: self._poll(found, device))
         ends_s = found.pending.expires_s
-        waiting = Waiting(found.account, found.state, found.url, link, code, ends_s, generation, self)
+        new_key = found.pending.lockbox.public_key if found.pending.replaces else b""
+        waiting = Waiting(found.account, found.state, found.url, link, code, ends_s, generation, self, new_key)
         self._announce(waiting, again=again)
         return waiting
 
@@ -183,8 +202,9 @@ class Consents:
                 found.append(self._resolve(pending.display_name))
         return found
 
-    async def discard(self, account: Account) -> None:
-        await self._pending.discard(account.key)
+    async def discard(self, name: str) -> None:
+        """Forgets the consent of the account with this key."""
+        await self._pending.discard(name)
 
     def _announce(self, waiting: Waiting, *, again: bool) -> None:
         now_s, name = self._clock.monotonic_s(), waiting.account.key
@@ -192,12 +212,10 @@ class Consents:
         if again and said_at_s is not None and now_s - said_at_s < REPEAT_S:
             return
         remember(self._announced, name, now_s)
-        log.warning("Please visit the following URL to authenticate account %s: %s", waiting.account.name, waiting.url)
+        whom = expected(waiting.account)
+        log.warning("Please visit the following URL to authenticate account %s: %s", whom, waiting.url)
         if waiting.user_code:
-            log.warning(
-                "Visit %s and use code %s to authenticate account %s",
-                waiting.link, waiting.user_code, waiting.account.name,
-            )  # fmt: skip
+            log.warning("Visit %s and use code %s to authenticate account %s", waiting.link, waiting.user_code, whom)
 
     # ---- completing
 
@@ -208,19 +226,23 @@ class Consents:
             UnknownAccount, AccountUnusable: the account is not configured any more, or otherwise.
         """
         pending = await self._pending.by_state(state.reveal())
-        if pending is None:
+        # Found by the hash, and compared by it: no timing tells anything of the state itself.
+        if pending is None or not hmac.compare_digest(pending.state_hash, sealing.state_hash(state)):
             return None
-        account = self._resolve(pending.display_name)
         try:
-            asked = asked_by(account, pending, state)
+            return self._found(pending, state)
         except StateError:
             return None
-        if asked is None:
+
+    def _found(self, pending: Pending, state: Secret) -> Found:
+        account = self._resolve(pending.display_name)
+        kept = asked_by(account, pending, state)
+        if kept is None or account.key != pending.account:
             raise AccountUnusable(
                 f"the configuration of {account.name} changed after this sign-in began; "
                 "let the mail program log in again for a new link"
             )
-        return Found(pending, account, state, asked)
+        return Found(pending, lent(account, kept.client_secret), state, kept)
 
     async def finish(self, state: Secret, code: Secret) -> str | None:
         """Exchanges the code and stores the tokens. The account's name, or None where the state is not pending.
@@ -262,13 +284,14 @@ class Consents:
         """
         state = found.state.reveal()
         async with self._records.locked(found.account.key) as record:
-            if await self._pending.by_state(state) is None:
-                return
             try:
-                if is_for(found, record):
-                    tokens = await self._flows(found.account).acquire(found.account, device)
+                now = await self.find(found.state)  # its configuration may have changed, or be gone
+                if now is None:
+                    return
+                if is_for(now, record):
+                    tokens = await self._flows(now.account).acquire(now.account, device)
                     if await self._pending.claim(state) is not None:
-                        await self._keep(found, record, tokens)
+                        await self._keep(now, record, tokens)
                 else:
                     await self._pending.claim(state)
             except ProviderUnavailable:
@@ -285,15 +308,23 @@ class Consents:
             ConsentRequired: somebody else signed in.
             StateError: they cannot be stored.
         """
-        name = found.account.name
-        if not is_owner(found.account, tokens.identities):
-            raise somebody_else(found.account, tokens.identities)
+        account, lockbox = found.account, found.pending.lockbox
+        if not is_owner(account, tokens.identities):
+            raise somebody_else(account, tokens.identities)
         if tokens.refresh_token is None:
-            log.warning("%s", no_refresh_token(found.account))
-        base = record or Record(account=found.pending.account, lockbox=found.pending.lockbox)
+            log.warning("%s", no_refresh_token(account))
+        replaced = record is not None and record.lockbox.public_key != lockbox.public_key
+        generation = 0 if record is None else record.generation
+        base = record
+        if base is None or replaced:
+            base = Record(found.pending.account, lockbox, generation)
+            if found.kept.client_secret is not None:
+                base = with_client_secret(base, found.kept.client_secret)
         await self._records.save(sealed(base, tokens, now_s=self._clock.now_s()))
         remember(self._people, found.pending.state_hash, tokens.identities)
-        log.info("account %s is signed in%s", name, f" as {tokens.identities[0]}" if tokens.identities else "")
+        log.info("account %s is signed in%s", account.name, f" as {tokens.identities[0]}" if tokens.identities else "")
+        if replaced:
+            log.warning("the passwords that %s had here are gone; that of this sign-in is the only one", account.name)
         self._watches.wake(found.pending.state_hash)
 
     def _failed(self, found: Found, error: LoginRefused | StateError) -> None:
@@ -318,9 +349,10 @@ class Consents:
         """
         if await self._pending.by_state(waiting.state.reveal()) is not None:
             return False
-        name = waiting.account.name
+        name = expected(waiting.account)
         async with self._records.locked(waiting.account.key) as record:  # an exchange under way ends first
-            if record is not None and record.generation > waiting.generation and not record.needs_sign_in:
+            new = record is not None and waiting.new_key in (b"", record.lockbox.public_key)
+            if record is not None and new and record.generation > waiting.generation and not record.needs_sign_in:
                 return True
         if self._clock.wall_s() >= waiting.expires_at_s:
             what = "code" if waiting.user_code else "link"
@@ -340,34 +372,8 @@ def page_of(device: DeviceAuthorization) -> str:
 
 def is_for(found: Found, record: Record | None) -> bool:
     """Whether the account was not set up otherwise since: who began this may not know its password."""
-    return record is None or record.lockbox.public_key == found.pending.lockbox.public_key
-
-
-def last_word(account: Account, error: LoginRefused | StateError) -> LoginRefused | StateError:
-    """A refusal of a device code, as who waits should hear it (RFC 8628 section 3.5)."""
-    if not isinstance(error, ProviderRefused):
-        return error
-    if error.code in DECLINED:
-        return ConsentRequired(f"{account.name}: {error}; try again for a new code")
-    if error.code in EXPIRED:
-        return ConsentRequired(f"nobody signed {account.name} in before the code ended; try again for a new code")
-    return error
-
-
-def somebody_else(account: Account, identities: tuple[str, ...]) -> ConsentRequired:
-    """Tokens of another mailbox would be refused by the mail server, or open the wrong one."""
-    who, owner, name = one_line(guest_in(identities) or identities[0]), expected(account), account.name
-    whose = name if owner == name else f"{name}, for which {owner} signs in"
-    told = f"{who} signed in, but this is the sign-in of {whose}; nothing was stored. "
-    if guest_in(identities):
-        return ConsentRequired(
-            f"{told}That is a guest's name, and guests have no mailbox: set tenant (or the tenant in token_url and "
-            "permission_url) to the mailbox's own, or to consumers for a personal account, then sign in again"
-        )
-    return ConsentRequired(
-        f"{told}Sign in as {owner} (a private browser window helps), or set token_owner = {who} in [{name}] if that "
-        f"person's sign-in shall serve it ({ANYBODY} for anybody's)"
-    )
+    mine = found.pending
+    return record is None or record.lockbox.public_key in (mine.lockbox.public_key, mine.replaces)
 
 
 def remember(memory: OrderedDict[str, T], key: str, value: T) -> None:

@@ -7,14 +7,26 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from emailproxy.config.model import MINUTES, SECONDS
-from emailproxy.errors import AuthorizationPending, EmailProxyError, ProviderUnavailable
+from emailproxy.config.model import MINUTES, SECONDS, Account
+from emailproxy.errors import (
+    AuthorizationPending,
+    ConsentRequired,
+    EmailProxyError,
+    LoginRefused,
+    ProviderRefused,
+    ProviderUnavailable,
+    StateError,
+)
 from emailproxy.oauth.clock import Clock
 from emailproxy.oauth.flights import Flights
 
 SLOW_DOWN_S = 5 * SECONDS  # RFC 8628 section 3.5: what `slow_down` adds, for this and all later polls
 MIN_INTERVAL_S = 1 * SECONDS  # a provider that says 0 is not asked in a busy loop
 MAX_BACKOFF_S = 1 * MINUTES  # codes live for some fifteen minutes: one that was entered should not wait for long
+
+DECLINED = frozenset({"access_denied", "authorization_declined"})
+EXPIRED = frozenset({"expired_token", "code_expired"})  # the second is Microsoft's older name
+"""RFC 8628 section 3.5; the second is Microsoft's."""
 
 log = logging.getLogger("emailproxy.oauth")
 
@@ -65,3 +77,14 @@ class Poller:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
         await self._polls.close()
+
+
+def last_word(account: Account, error: LoginRefused | StateError) -> LoginRefused | StateError:
+    """A refusal of a device code, as who waits should hear it (RFC 8628 section 3.5)."""
+    if not isinstance(error, ProviderRefused):
+        return error
+    if error.code in DECLINED:
+        return ConsentRequired(f"{account.name}: {error}; try again for a new code")
+    if error.code in EXPIRED:
+        return ConsentRequired(f"nobody signed {account.name} in before the code ended; try again for a new code")
+    return error

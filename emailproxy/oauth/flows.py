@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from emailproxy.config.model import Account, FlowName, ProviderName
+from emailproxy.config.outbound import Outbound
 from emailproxy.oauth import generic
 from emailproxy.oauth.blocking import Blocking
 from emailproxy.oauth.clock import Clock
@@ -19,13 +20,19 @@ class Flows:
     """All grants of a process. Call it with an account; `close` it in the end."""
 
     def __init__(
-        self, secrets: Secrets, commands: Commands, *, ca_file: Path | None, clock: Clock | None = None
+        self,
+        secrets: Secrets,
+        commands: Commands,
+        *,
+        ca_file: Path | None,
+        outbound: Outbound | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        """`ca_file` stands in place of the system's trust store."""
+        """`ca_file` stands in place of the system's trust store; without `outbound` the environment names proxies."""
         self._secrets = secrets
         self._clock = clock or Clock()
-        self._endpoint = TokenEndpoint(ca_file=ca_file, clock=self._clock)
-        self._ca_file = ca_file
+        self._endpoint = TokenEndpoint(ca_file=ca_file, outbound=outbound, clock=self._clock)
+        self._ca_file, self._outbound = ca_file, outbound
         self._blocking: list[Blocking] = []
         """One for each provider: those who wait for one that hangs hold up nobody at another."""
         self._generic = generic.grants(self._endpoint, secrets, commands)
@@ -43,7 +50,7 @@ class Flows:
     def _own(self, provider: ProviderName) -> Mapping[FlowName, Flow]:
         if provider is ProviderName.GENERIC:
             return {}
-        blocking = Blocking(ca_file=self._ca_file)
+        blocking = Blocking(ca_file=self._ca_file, outbound=self._outbound)
         self._blocking.append(blocking)
         parts = blocking, self._secrets, self._endpoint.attempts
         if provider is ProviderName.MICROSOFT:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from oauthlib.oauth2 import BackendApplicationClient, LegacyApplicationClient, WebApplicationClient
 
 from emailproxy.config.model import Account, FlowName
+from emailproxy.oauth.clientsecret import require_credential
 from emailproxy.oauth.commands import Commands
 from emailproxy.oauth.devicecode import DeviceCode
 from emailproxy.oauth.flow import Approval, Consent, Flow, FlowOf, Grant, OwnPassword, TokenSet
@@ -62,6 +63,8 @@ class ClientCredentials:
         self._requests = requests
 
     async def acquire(self, account: Account, grant: Grant | None = None) -> TokenSet:
+        require_credential(account)
+
         def prepare(proof: Mapping[str, str]) -> str:
             body: str = BackendApplicationClient(account.client_id).prepare_request_body(
                 scope=account.scope or None, include_client_id=True, **proof

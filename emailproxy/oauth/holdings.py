@@ -12,10 +12,12 @@ from typing import Protocol
 
 from emailproxy.config.model import SECONDS, Account
 from emailproxy.errors import StateError
+from emailproxy.oauth.clientsecret import completed
 from emailproxy.oauth.clock import Clock, Now
 from emailproxy.oauth.flow import TokenSet
 from emailproxy.oauth.lifetimes import MARGIN_S, Term
-from emailproxy.oauth.records import opened, sealed
+from emailproxy.oauth.records import client_secret_of, opened, sealed, with_secret_of
+from emailproxy.secret import Secret
 from emailproxy.store.base import Record, TokenStore
 from emailproxy.store.sealing import AccountKey
 
@@ -30,7 +32,7 @@ class Held:
     """One unlocked account."""
 
     account: Account
-    """As it was configured when last looked at."""
+    """As it was configured when last looked at; of the mailboxes that share a record, the one used last."""
     key: AccountKey
     record: Record
     tokens: TokenSet | None
@@ -38,6 +40,8 @@ class Held:
     """Of `tokens`."""
     used_at_s: float
     """The last login (monotonic)."""
+    client_secret: Secret | None = None
+    """The record's own, for an account whose configuration has none."""
     chance: float = field(default_factory=random.random)
     """The same for as long as the tokens: by how much of what is allowed they are renewed earlier than others."""
     failures: int = 0
@@ -76,6 +80,7 @@ class Holdings:
         """What is known of an account that somebody logs in to."""
         held = self._held.get(account.key)
         if held is not None:
+            held.account = completed(account, held.record)
             held.used_at_s = self._clock.monotonic_s()
             self._held.move_to_end(account.key)
         return held
@@ -114,6 +119,12 @@ class Holdings:
             return False
         return self.watcher.keeps(held)
 
+    def renew_before(self, margin_s: float) -> None:
+        """From now on tokens are renewed so long before their end."""
+        self._margin_s = margin_s
+        for held in self:
+            held.term = held.term.with_margin(margin_s)
+
     def term_of(self, tokens: TokenSet, asked: Now) -> Term:
         """The life of tokens that this process was granted."""
         return Term.of(tokens, asked, self._margin_s)
@@ -127,10 +138,12 @@ class Holdings:
         held = self._held.get(account.key)
         if held is None or held.record.lockbox.public_key != record.lockbox.public_key:
             return self._open(account, key, record, self._clock.monotonic_s())
-        held.account = account
+        held.account = completed(account, record)
         mine = held.record
         if mine.generation > record.generation or (held.unsaved and mine.sealed == record.sealed):
-            held.record = replace(mine, lockbox=record.lockbox, stamp=record.stamp)  # our tokens, the file's passwords
+            # our tokens, the file's passwords and client secret
+            held.record = replace(with_secret_of(mine, record), lockbox=record.lockbox, stamp=record.stamp)
+            held.client_secret = client_secret_of(record, key)
         elif mine.sealed == record.sealed:
             held.record = record  # its slots, or whether its owner must sign in, may have changed
         else:
@@ -141,7 +154,8 @@ class Holdings:
         tokens, now = opened(record, key), self._clock.now()
         ended = Term(now, 0.0, 0.0)
         term = ended if tokens is None else Term.read(tokens, record.obtained_at_s, now, self._margin_s)
-        return self.hold(Held(account, key, record, tokens, term, used_at_s))
+        secret = client_secret_of(record, key)
+        return self.hold(Held(completed(account, record), key, record, tokens, term, used_at_s, secret))
 
     def granted(self, account: Account, key: AccountKey, record: Record, tokens: TokenSet, asked: Now) -> Held:
         """The account with new tokens; neither saved nor in use yet.
@@ -152,8 +166,9 @@ class Holdings:
         """
         before = self._held.get(account.key)
         used_at_s = asked.monotonic_s if before is None else before.used_at_s
+        secret = client_secret_of(record, key)
         record = sealed(record, tokens, now_s=int(asked.wall_s))
-        return Held(account, key, record, tokens, self.term_of(tokens, asked), used_at_s)
+        return Held(account, key, record, tokens, self.term_of(tokens, asked), used_at_s, secret)
 
     def hold(self, held: Held) -> Held:
         self._held[held.account.key] = held

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import json
 import ssl
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from emailproxy.config.model import SECONDS, Settings
+from emailproxy.config.outbound import Outbound
+from emailproxy.config.proxies import ProxyFailed, UnusableProxy
 from emailproxy.config.sources import HookCommand, HookUrl
 from emailproxy.errors import EmailProxyError, system_words
 from emailproxy.oauth.clock import Clock, rfc3339
 from emailproxy.oauth.commands import Commands
 from emailproxy.oauth.happenings import Happening
 from emailproxy.oauth.secrets import Secrets
-
-if TYPE_CHECKING:
-    import aiohttp
+from emailproxy.oauth.sessions import HttpSessions, UnusableCa
 
 SIGNATURE = "X-Emailproxy-Signature"
 TRIES = 3
@@ -55,12 +53,14 @@ def message(happening: Happening, *, at_s: float, count: int = 1) -> bytes:
 class Delivery:
     """Runs programs and posts to URLs."""
 
-    def __init__(self, settings: Settings, commands: Commands, secrets: Secrets, *, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, commands: Commands, secrets: Secrets, *, outbound: Outbound | None, clock: Clock
+    ) -> None:
         self._settings = settings
         self._commands = commands
         self._secrets = secrets
         self._clock = clock
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions = HttpSessions(ca_file=settings.ca_file, outbound=outbound)
 
     async def deliver(self, hook: HookCommand | HookUrl, what: str, body: bytes) -> None:
         """Hands the event over.
@@ -95,14 +95,16 @@ class Delivery:
         headers = {"Content-Type": "application/json", **await self._signature(body)}
         timeout = aiohttp.ClientTimeout(total=self._settings.hook_timeout)
         try:
-            async with self._opened().post(
-                url, data=body, headers=headers, timeout=timeout, allow_redirects=False
-            ) as response:
+            async with self._sessions.post(url, data=body, headers=headers, timeout=timeout) as response:
                 status = response.status
+        except (UnusableCa, UnusableProxy) as error:
+            raise NotDelivered(f"was not asked: {error}") from None
+        except ProxyFailed as error:
+            raise NotDelivered(str(error), again=error.again) from None
         except TimeoutError:
             raise NotDelivered(f"did not answer within {self._settings.hook_timeout:g} s", again=True) from None
-        except aiohttp.ClientSSLError as error:
-            reason = getattr(getattr(error, "certificate_error", None), "verify_message", None) or "TLS failed"
+        except ssl.SSLError as error:
+            reason = getattr(error, "verify_message", None) or "TLS failed"
             raise NotDelivered(f"cannot be trusted: {reason}; check the URL and ca_file") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise NotDelivered(f"cannot be reached ({system_words(error)})", again=True) from None
@@ -118,24 +120,5 @@ class Delivery:
         secret = await self._secrets.read(source, owner="[emailproxy]", key="hook_secret")
         return {SIGNATURE: "sha256=" + hmac.new(secret.reveal().encode(), body, "sha256").hexdigest()}
 
-    def _opened(self) -> aiohttp.ClientSession:
-        import aiohttp
-
-        if self._session is None or self._session.closed:
-            ca_file = self._settings.ca_file
-            try:
-                context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
-            except OSError as error:  # ssl.SSLError, where it holds no certificate, is one
-                raise NotDelivered(f"was not asked: ca_file {ca_file} cannot be used ({error.strerror})") from None
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=context),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=True,
-                auto_decompress=False,  # nobody reads the answer
-            )
-        return self._session
-
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            await asyncio.sleep(0)  # the transports' own close callbacks run
+        await self._sessions.close()

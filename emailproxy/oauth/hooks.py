@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from emailproxy.config.model import MINUTES, SECONDS, Settings
+from emailproxy.config.outbound import Outbound
 from emailproxy.config.sources import Hook
 from emailproxy.errors import EmailProxyError
 from emailproxy.oauth.clock import Clock
@@ -72,9 +73,18 @@ class Floods:
 class Hooks:
     """Tells whoever the configuration names."""
 
-    def __init__(self, settings: Settings, commands: Commands, secrets: Secrets, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        commands: Commands,
+        secrets: Secrets,
+        *,
+        outbound: Outbound | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """Without `outbound` the environment names proxies."""
         self._clock = clock or Clock()
-        self._delivery = Delivery(settings, commands, secrets, clock=self._clock)
+        self._delivery = Delivery(settings, commands, secrets, outbound=outbound, clock=self._clock)
         self._hooks = {
             Event.CONSENT_REQUIRED: settings.on_consent_required,
             Event.SIGN_IN_NEEDED: settings.on_sign_in_needed,

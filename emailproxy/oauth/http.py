@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Collection
@@ -12,12 +11,15 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from emailproxy.config.model import SECONDS, Account
+from emailproxy.config.outbound import Outbound
+from emailproxy.config.proxies import ProxyFailed, UnusableProxy
 from emailproxy.oauth.attempts import Attempts
 from emailproxy.oauth.breaker import Refrain
 from emailproxy.oauth.clock import Clock
 from emailproxy.oauth.flow import TokenSet
 from emailproxy.oauth.replies import MAX_BODY, Reply, tokens_of
-from emailproxy.oauth.unreachable import late, unreachable, untrusted
+from emailproxy.oauth.sessions import HttpSessions, UnusableCa
+from emailproxy.oauth.unreachable import behind_proxy, late, no_way, unreachable, untrusted
 from emailproxy.secret import Secret
 
 if TYPE_CHECKING:
@@ -48,13 +50,14 @@ class Read(Protocol[T_co]):
 class TokenEndpoint:
     """All token requests of the process, over one shared HTTP session."""
 
-    def __init__(self, *, ca_file: Path | None = None, clock: Clock | None = None) -> None:
-        """`ca_file` stands in place of the system's trust store."""
-        self._ca_file = ca_file
+    def __init__(
+        self, *, ca_file: Path | None = None, outbound: Outbound | None = None, clock: Clock | None = None
+    ) -> None:
+        """`ca_file` stands in place of the system's trust store; without `outbound` the environment names proxies."""
+        self._sessions = HttpSessions(ca_file=ca_file, outbound=outbound)
         self.clock = clock or Clock()
         self.attempts = Attempts(self.clock)
         """Shared with whoever else asks providers, so that all heed the same `Retry-After`."""
-        self._session: aiohttp.ClientSession | None = None
 
     async def request(self, account: Account, form: str, *, sent: Collection[Secret], once: bool = False) -> TokenSet:
         """Sends `form` to the account's token endpoint, and again while that may help.
@@ -96,11 +99,10 @@ class TokenEndpoint:
         import aiohttp
 
         host = urlsplit(url).netloc
-        session = self._opened()
         try:
             if left_s <= 0:  # aiohttp would wait for ever
                 raise TimeoutError
-            async with session.post(
+            async with self._sessions.post(
                 url,
                 data=form.encode("ascii"),
                 headers={
@@ -108,42 +110,26 @@ class TokenEndpoint:
                     "Accept": "application/json",
                     "Accept-Encoding": "identity",
                 },
-                allow_redirects=False,  # a secret follows no redirect
                 timeout=aiohttp.ClientTimeout(total=left_s, connect=min(CONNECT_S, left_s)),
             ) as response:
                 body = await bounded(response.content)
                 headers = response.headers
                 return Reply(host, response.status, headers.get("Retry-After"), body, headers.get("Date"))
+        except UnusableCa as error:
+            raise Refrain(f"{error}; give a file of PEM certificates") from None
+        except UnusableProxy as error:
+            raise no_way(host, error) from None
+        except ProxyFailed as error:
+            raise behind_proxy(host, error) from None
         except TimeoutError:
             raise late(host) from None
-        except aiohttp.ClientSSLError as error:
-            reason = getattr(getattr(error, "certificate_error", None), "verify_message", None)
-            raise untrusted(host, reason) from None
+        except ssl.SSLError as error:
+            raise untrusted(host, getattr(error, "verify_message", None)) from None
         except (aiohttp.ClientError, OSError) as error:
             raise unreachable(host, error) from None
 
-    def _opened(self) -> aiohttp.ClientSession:
-        import aiohttp
-
-        if self._session is None or self._session.closed:
-            try:
-                context = ssl.create_default_context(cafile=None if self._ca_file is None else str(self._ca_file))
-            except OSError as error:  # ssl.SSLError, where it holds no certificate, is one
-                raise Refrain(
-                    f"ca_file {self._ca_file} cannot be used ({error.strerror}); give a file of PEM certificates"
-                ) from None
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=context),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=True,
-                auto_decompress=False,
-            )
-        return self._session
-
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            await asyncio.sleep(0)  # the transports' own close callbacks run
+        await self._sessions.close()
 
 
 async def bounded(content: aiohttp.StreamReader) -> bytes | None:

@@ -8,14 +8,12 @@ from typing import Any
 
 import jwt
 
-from emailproxy.config.model import Account
+from emailproxy.config.model import ANYBODY, Account
+from emailproxy.errors import ConsentRequired, one_line
 from emailproxy.names import is_a_name
 
 NAMES = ("email", "preferred_username", "upn", "unique_name")
 """Claims that hold a mail address or a user name: OpenID Connect Core section 5.1, and Microsoft's own two."""
-ANYBODY = "*"
-"""The `token_owner` of an account whose sign-in is not compared with anything: user names differ from mail addresses in
-many organisations, and a whole domain of accounts has one section."""
 
 # Microsoft's unique_name of who has an account elsewhere: live.com#ada@outlook.com
 IDENTITY_PROVIDER = re.compile(r"[^#@]+#(?=[^#@]+@[^#@]+\Z)")
@@ -56,6 +54,12 @@ def expected(account: Account) -> str:
     return account.name if not owner or owner == ANYBODY else owner
 
 
+def must_sign_in(account: Account) -> str:
+    """Who is to sign in, as the beginning of a sentence: the account itself, or whose sign-in serves it."""
+    owner = expected(account)
+    return f"{owner} must be signed in" if owner.casefold() == account.name.casefold() else f"{owner} must sign in"
+
+
 def is_owner(account: Account, identities: Iterable[str]) -> bool:
     """Whether one of the identities is whose sign-in serves this account; True where that cannot be told.
 
@@ -72,6 +76,22 @@ def is_owner(account: Account, identities: Iterable[str]) -> bool:
 def guest_in(identities: Iterable[str]) -> str | None:
     """The user name among these by which somebody is a guest in a Microsoft tenant."""
     return next((name for name in identities if GUEST in name.casefold()), None)
+
+
+def somebody_else(account: Account, identities: tuple[str, ...]) -> ConsentRequired:
+    """Tokens of another mailbox would be refused by the mail server, or open the wrong one."""
+    who, owner, name = one_line(guest_in(identities) or identities[0]), expected(account), account.name
+    whose = name if owner == name else f"{name}, for which {owner} signs in"
+    told = f"{who} signed in, but this is the sign-in of {whose}; nothing was stored. "
+    if guest_in(identities):
+        return ConsentRequired(
+            f"{told}That is a guest's name, and guests have no mailbox: set tenant (or the tenant in token_url and "
+            "permission_url) to the mailbox's own, or to consumers for a personal account, then sign in again"
+        )
+    return ConsentRequired(
+        f"{told}Sign in as {owner} (a private browser window helps), or set token_owner = {who} in [{name}] if that "
+        f"person's sign-in shall serve it ({ANYBODY} for anybody's)"
+    )
 
 
 def mailbox(name: str) -> str:

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 
 from emailproxy.config.model import DAYS, SECONDS, Account
 from emailproxy.errors import LoginRefused, StateError
+from emailproxy.oauth.clientsecret import completed
 from emailproxy.oauth.clock import Clock, Now
 from emailproxy.oauth.flow import Approval, FlowOf
 from emailproxy.oauth.holdings import Held, Holdings
@@ -90,6 +91,13 @@ class Keeper:
         self._seen = clock.now()
         self._main: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def configure(self, *, keep_alive_s: float) -> None:
+        """Plans every account anew, by this and by what has become of its tokens' terms."""
+        self._keep_alive_s = keep_alive_s
+        if self._main is not None:
+            for held in self._holdings:
+                self.watch(held)
 
     def start(self) -> None:
         self._holdings.watcher = self
@@ -246,10 +254,13 @@ class Keeper:
         if held is None:
             return
         try:
-            held.account = self._resolve(held.account.name)
+            account = self._resolve(held.account.name)
         except LoginRefused:
-            self._drop(held)  # not configured any more
+            account = None
+        if account is None or account.key != name:
+            self._drop(held)  # not configured any more, or it has another owner
             return
+        held.account = completed(account, held.record)
         try:
             await self._wallet.renew_ahead(held)
         except Replaced:

@@ -8,7 +8,7 @@ look live, and one that is set forward, or a machine that wakes, costs a refresh
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from emailproxy.config.model import MINUTES, SECONDS
 from emailproxy.oauth.clock import Now
@@ -36,8 +36,7 @@ class Term:
         """Of tokens that this process was granted."""
         if tokens.expires_at_s is None:
             return cls(asked, math.inf, math.inf)
-        life_s = tokens.expires_at_s - asked.wall_s
-        return cls(asked, life_s, life_s - max(0.0, min(margin_s, life_s / 2)))
+        return cls(asked, tokens.expires_at_s - asked.wall_s, 0.0).with_margin(margin_s)
 
     @classmethod
     def read(cls, tokens: TokenSet, obtained_at_s: int | None, now: Now, margin_s: float) -> Term:
@@ -50,6 +49,12 @@ class Term:
         if age_s < -MAX_BEHIND_S and tokens.expires_at_s is not None:
             return cls(now, 0.0, 0.0)
         return cls.of(tokens, Now(since_s, now.monotonic_s - max(0.0, age_s)), margin_s)
+
+    def with_margin(self, margin_s: float) -> Term:
+        """The same life, renewed so long before its end."""
+        if math.isinf(self.life_s):
+            return self
+        return replace(self, rest_s=self.life_s - max(0.0, min(margin_s, self.life_s / 2)))
 
     def age_s(self, now: Now) -> float:
         return max(now.wall_s - self.since.wall_s, now.monotonic_s - self.since.monotonic_s)

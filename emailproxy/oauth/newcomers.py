@@ -8,6 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from emailproxy.config.model import Account
+from emailproxy.oauth.clientsecret import lent
 from emailproxy.oauth.clock import Clock
 from emailproxy.oauth.flights import Flights
 from emailproxy.oauth.flow import Approval, FlowOf, TokenSet
@@ -15,6 +16,7 @@ from emailproxy.oauth.holdings import Holdings
 from emailproxy.oauth.keyring import Keyring
 from emailproxy.oauth.lifetimes import Term
 from emailproxy.oauth.offers import Offers, Tag
+from emailproxy.oauth.records import with_client_secret
 from emailproxy.oauth.wallet import Refusal, Wallet
 from emailproxy.secret import Secret
 from emailproxy.store.base import Record, TokenStore
@@ -109,7 +111,8 @@ class Newcomers:
         # Whoever was faster with the same password may have settled it since the record was read: its draft is gone.
         if key_of(await self._records.load(account.key)) != replaces:
             return None
-        asked = self._clock.now()
+        asked, held = self._clock.now(), self._holdings.get(account.key)
+        account = lent(account, None if held is None else held.client_secret)
         if name[1] == ANYBODYS:
             tokens = await self._flows(account).acquire(account, None)
         else:
@@ -144,6 +147,9 @@ class Newcomers:
                 self._drafts.pop(name, None)
                 return
             new = Record(account.key, lockbox, generation=0 if record is None else record.generation)
+            known = self._holdings.get(account.key)
+            if known is not None and known.client_secret is not None:
+                new = with_client_secret(new, known.client_secret)
             held = self._holdings.granted(account, key, new, draft.tokens, draft.term.since)
             held.record = await self._records.save(held.record)
         self._drafts.pop(name, None)  # now, and not before: until it was on disk, other logins needed it

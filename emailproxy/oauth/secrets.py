@@ -9,7 +9,14 @@ import threading
 from pathlib import Path
 
 from emailproxy.config.model import KIB, SECONDS
-from emailproxy.config.sources import FromCommand, FromEnvironment, FromFile, FromKeyring, SecretSource
+from emailproxy.config.sources import (
+    FromCommand,
+    FromEnvironment,
+    FromFile,
+    FromKeyring,
+    FromRecord,
+    SecretSource,
+)
 from emailproxy.errors import AccountUnusable, EmailProxyError, one_line
 from emailproxy.oauth.commands import CommandFailed, Commands
 from emailproxy.secret import Secret
@@ -50,6 +57,11 @@ class Secrets:
                 secret = from_environment(name, f"the {key} of {owner}")
             case FromKeyring(service, name):
                 secret = await from_keyring(service, name, f"the {key} of {owner}")
+            case FromRecord():
+                raise AccountUnusable(
+                    f"the {key} of {owner} is sealed under a password that was not given; log in with that one, "
+                    f"or write {key} into the configuration again"
+                )
         if not secret:
             raise AccountUnusable(f"the {key} of {owner} is empty where the configuration says that it is; fill it in")
         return secret

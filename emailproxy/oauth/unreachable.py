@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from emailproxy.config.proxies import ProxyFailed, UnusableProxy
 from emailproxy.errors import ProviderUnavailable, system_words
+from emailproxy.oauth.breaker import Refrain
 
 
 def late(host: str) -> ProviderUnavailable:
@@ -24,3 +26,13 @@ def busy(host: str, status: int, retry_after_s: float | None) -> ProviderUnavail
     return ProviderUnavailable(
         f"the provider at {host} is busy or down (HTTP {status}); try again later", retry_after_s=retry_after_s
     )
+
+
+def behind_proxy(host: str, error: ProxyFailed) -> ProviderUnavailable:
+    """A proxy that wants a password, or refuses, is not asked again: some lock out who insists."""
+    kind = ProviderUnavailable if error.again else Refrain
+    return kind(f"the provider at {host} {error}")
+
+
+def no_way(host: str, error: UnusableProxy) -> Refrain:
+    return Refrain(f"the provider at {host} cannot be reached: {error}")

@@ -32,6 +32,8 @@ class Waiting:
     generation: int
     """Of the account's record when this was looked at: a later one without a fault means that it is complete."""
     _consents: Watched = field(repr=False, compare=False)
+    new_key: bytes = field(default=b"", repr=False)
+    """Where the consent replaces the record: the public key that the record has once it is complete."""
 
     @property
     def what_to_do(self) -> str:

@@ -20,15 +20,18 @@ from emailproxy.errors import (
     TokenRefused,
     TooManyLogins,
     WrongPassword,
+    addressed,
     one_line,
 )
 from emailproxy.oauth.advice import advise
 from emailproxy.oauth.breaker import Refrain
+from emailproxy.oauth.clientsecret import lent
 from emailproxy.oauth.clock import Clock
 from emailproxy.oauth.flights import Flights
 from emailproxy.oauth.flow import Approval, FlowOf, TokenSet
 from emailproxy.oauth.happenings import Event, Happening, Notify, nobody
 from emailproxy.oauth.holdings import MAX_HELD, Held, Holdings
+from emailproxy.oauth.identity import expected
 from emailproxy.secret import Secret
 from emailproxy.store.base import Record, TokenStore
 from emailproxy.store.sealing import AccountKey
@@ -47,7 +50,7 @@ NEEDS_PERSON = frozenset({"invalid_grant", "interaction_required", "login_requir
 
 log = logging.getLogger("emailproxy.oauth")
 
-Own = Callable[[], Awaitable[TokenSet]]
+Own = Callable[[Account], Awaitable[TokenSet]]
 """Offers the mailbox's own password, which a login brought, to the provider."""
 
 
@@ -168,7 +171,7 @@ class Wallet:
                 refused = refusal is not None and refusal.means(tokens)
                 if not refused and held.record.generation != stale and self._holdings.is_fresh(held):
                     return tokens  # another process was faster
-            return await self._ask(account, held, refusal, own)
+            return await self._ask(held.account, held, refusal, own)
 
     async def _ask(self, account: Account, held: Held, refusal: Refusal | None, own: Own | None) -> TokenSet | None:
         """Asks the provider, or says why not; None where the owner must sign in."""
@@ -188,8 +191,8 @@ class Wallet:
         await self._holdings.save(held)
         self._holdings.hold(held)  # now, and not before: no other login may use what is not on disk
         life = "" if fresh.expires_at_s is None else f", good for {fresh.expires_at_s - int(asked.wall_s)} s"
-        log.info("the token of %s was renewed%s", account.name, life)
-        self._notify(Happening(Event.TOKEN_REFRESHED, account.name, expires_at_s=fresh.expires_at_s))
+        log.info("the token of %s was renewed%s", expected(account), life)
+        self._notify(Happening(Event.TOKEN_REFRESHED, expected(account), expires_at_s=fresh.expires_at_s))
         return fresh
 
     @staticmethod
@@ -204,6 +207,7 @@ class Wallet:
     async def _fetch(self, account: Account, held: Held, own: Own | None) -> TokenSet:
         """What the provider gives for what we have."""
         flow, tokens = self._flows(account), held.tokens
+        account = lent(account, held.client_secret)
         if flow.approval is not Approval.PASSWORD:
             return await (flow.acquire(account, None) if tokens is None else flow.refresh(account, tokens))
         if tokens is not None and tokens.refresh_token is not None and not held.spent:
@@ -220,7 +224,7 @@ class Wallet:
                 f"only the mailbox's own password renews the token of {account.name}; log in with it",
                 code="invalid_grant",
             )
-        return await own()
+        return await own(account)
 
     # ---- when it fails
 
@@ -231,14 +235,15 @@ class Wallet:
             return await self._disowned(account, held, error)
         await self._note(held, error)
         if isinstance(error, WrongPassword) or (final and held.spent):
-            log.warning("the token of %s was not renewed: %s", account.name, error)
+            log.warning("the token of %s was not renewed: %s", expected(account), addressed(error, account.name))
             raise error
         self.pause(held, error)
         if not usable:
-            log.warning("the token of %s was not renewed: %s", account.name, error)
+            log.warning("the token of %s was not renewed: %s", expected(account), addressed(error, account.name))
             raise error
         level = logging.WARNING if held.failures == 1 else logging.INFO
-        log.log(level, "the token of %s was not renewed, and the old one still works: %s", account.name, error)
+        told = addressed(error, account.name)
+        log.log(level, "the token of %s was not renewed, and the old one still works: %s", expected(account), told)
         return held.tokens
 
     def pause(self, held: Held, error: Exception | None = None) -> None:
@@ -266,11 +271,11 @@ class Wallet:
         now = await self._records.load(account.key)  # did somebody without our lock replace it?
         if now is not None and now.generation > held.record.generation:
             return self._holdings.adopt(account, held.key, now).tokens
-        log.warning("the owner of %s must sign in again: %s", account.name, error)
+        log.warning("the owner of %s must sign in again: %s", expected(account), addressed(error, account.name))
         held.record = replace(held.record, needs_sign_in=True, last_error=one_line(str(error)))
         await self._holdings.save(held)
         self._holdings.changed(held)
-        self._notify(Happening(Event.SIGN_IN_NEEDED, account.name, reason=str(error)))
+        self._notify(Happening(Event.SIGN_IN_NEEDED, expected(account), reason=str(error)))
         return None
 
     async def close(self) -> None:

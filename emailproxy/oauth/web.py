@@ -22,6 +22,9 @@ MAX_HEADER = 16 * KIB  # octets; codes have 2 KiB, and other programs on localho
 MAX_CONNECTIONS = 100  # browsers of people who sign in; beyond, who is silent the longest makes room
 WHOLE_S = 1 * MINUTES  # for everything after the header: the code's exchange takes 30 s at most
 
+NAVIGATION = {"Sec-Fetch-Mode": ("navigate",), "Sec-Fetch-Dest": ("document",)}
+"""What browsers say of a page that their person goes to (W3C Fetch Metadata); others say nothing."""
+
 NOWHERE = logging.Logger("nowhere", logging.CRITICAL + 1)
 """For aiohttp's own words: they may quote a request line, and with it a code."""
 
@@ -121,7 +124,10 @@ def ask_of(request: web.BaseRequest) -> Ask:
     return Ask(
         method=request.method,
         hosts=(*(named or [None]), target),
-        origin=request.headers.get("Origin"),
+        origins=tuple(request.headers.getall("Origin", [])),
+        embedded=any(
+            sent not in usual for name, usual in NAVIGATION.items() for sent in request.headers.getall(name, [])
+        ),
         path=request.path,
         query=list(request.query.items()),
     )

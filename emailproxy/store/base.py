@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol
 
 
@@ -16,6 +17,29 @@ class Kdf:
     memory_kib: int
     iterations: int
     lanes: int = 1
+
+
+class SlotKdf(Enum):
+    """How a slot's key comes from its password."""
+
+    ARGON2ID = "argon2id"
+    HKDF = "hkdf"
+    """For generated passwords of 128 bits or more: nobody guesses those, so that a derivation may be quick."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a slot's password is good for; bound into the slot, so that nobody widens them without the password."""
+
+    protocols: tuple[str, ...] = ()
+    """Of ``IMAP``, ``POP``, ``SMTP``; empty: all."""
+    networks: tuple[str, ...] = ()
+    """In CIDR notation; empty: from anywhere."""
+    expires_s: int | None = None
+    """Seconds since the epoch; None: never."""
+
+
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +55,10 @@ class Slot:
     """32 octets, compared in constant time before anything is decrypted: AES-GCM does not commit to its key."""
     wrapped: bytes
     """Nonce and AES-256-GCM ciphertext of the private key."""
+    kdf: SlotKdf = SlotKdf.ARGON2ID
+    limits: Limits = NO_LIMITS
+    last_used_s: int | None = field(default=None, compare=False)
+    """The last login with it, to the hour; None: none yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +79,9 @@ class Record:
     """The account's name, case-folded."""
     lockbox: Lockbox
     generation: int = 0
-    """Counts the changes of `sealed`; bound into every sealed value."""
+    """Counts the changes of the tokens in `sealed`; bound into each."""
     sealed: Mapping[str, bytes] = field(default_factory=dict)
-    """HPKE ciphertexts by field: ``access_token``, ``refresh_token``."""
+    """HPKE ciphertexts by field: ``access_token``, ``refresh_token``; ``client_secret``, which no generation binds."""
     expires_at_s: int | None = None
     """When the access token ends, seconds since the epoch."""
     obtained_at_s: int | None = None
@@ -91,6 +119,9 @@ class Pending:
     user code a person can sign in; to get the tokens takes the device code."""
     user_code: str = ""
     """What the person types there."""
+    replaces: bytes = b""
+    """The public key of the record that this consent, once completed, replaces with all of its passwords; empty: none
+    is replaced."""
 
 
 class TokenStore(Protocol):
@@ -116,10 +147,13 @@ class TokenStore(Protocol):
     async def save(self, record: Record) -> Record:
         """Makes the record durable, whole or not at all; returns it with its new stamp. The caller holds the lock."""
 
-    async def remove(self, account: str) -> bool:
+    async def remove(self, account: str, *, only: Record | None = None) -> bool:
         """Forgets the account, damaged or not. Returns whether there was anything to forget.
 
         Takes the lock itself: the caller does not hold it.
+
+        Args:
+            only: forget nothing where this record is not the present one any more.
         """
 
     async def accounts(self) -> list[str]:

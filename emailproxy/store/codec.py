@@ -19,8 +19,8 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from emailproxy.errors import StateDamaged, StateError
-from emailproxy.store.base import Kdf, Lockbox, Pending, Record, Slot
-from emailproxy.store.sealing import check_lockbox
+from emailproxy.store.base import Kdf, Limits, Lockbox, Pending, Record, Slot, SlotKdf
+from emailproxy.store.bounds import check_lockbox
 
 FORMAT = 1
 MAX_FIGURE = 2**53  # times, generations and costs are far below; JSON's limit for integers
@@ -29,6 +29,8 @@ CACHED_CONSENTS = 1024  # kept by their octets: who looks for an account's conse
 SLOT_SECTION = re.compile(r"slot ([0-9a-f]{32})")
 TOKEN_FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
 STATE_HASH = re.compile(r"[0-9a-f]{64}")
+WORDS = re.compile(r"[A-Za-z0-9.:/]+( [A-Za-z0-9.:/]+)*")
+QUICK_KDF = re.compile(SlotKdf.HKDF.value)  # the other is not written: most slots, and all old ones, have it
 
 RECORD_HEADER = """\
 # emailproxy keeps one mail account here: its tokens, sealed, and the key slots that its local passwords open.
@@ -85,6 +87,8 @@ def dump_pending(pending: Pending) -> bytes:
     for key, text in (("device_url", pending.device_url), ("user_code", pending.user_code)):
         if text:
             consent[key] = _text(text)
+    if pending.replaces:
+        consent["replaces"] = _octets(pending.replaces)
     return _checked(
         _write(PENDING_HEADER, {"consent": consent, **_dump_lockbox(pending.lockbox)}), parse_pending, pending
     )
@@ -118,8 +122,21 @@ def _dump_lockbox(lockbox: Lockbox) -> Sections:
             "created_s": str(slot.created_s),
             "commitment": _octets(slot.commitment),
             "wrapped": _octets(slot.wrapped),
+            **_dump_optional(slot),
         }
     return sections
+
+
+def _dump_optional(slot: Slot) -> dict[str, str]:
+    """What most slots do not have."""
+    keys = {} if slot.kdf is SlotKdf.ARGON2ID else {"kdf": slot.kdf.value}
+    for key, words in (("protocols", slot.limits.protocols), ("networks", slot.limits.networks)):
+        if words:
+            keys[key] = " ".join(words)
+    for key, seconds in (("expires_s", slot.limits.expires_s), ("last_used_s", slot.last_used_s)):
+        if seconds is not None:
+            keys[key] = str(seconds)
+    return keys
 
 
 def _write(header: str, sections: Mapping[str, Mapping[str, str]]) -> bytes:
@@ -187,6 +204,7 @@ def parse_pending(data: bytes) -> Pending:
         encrypted=consent.octets("encrypted"),
         device_url=consent.optional_text("device_url"),
         user_code=consent.optional_text("user_code"),
+        replaces=consent.optional_octets("replaces"),
     )
     consent.end()
     _refuse_rest(sections)
@@ -251,8 +269,15 @@ class _Section:
         except UnicodeDecodeError:
             raise self._wrong(key, "is not text") from None
 
+    def optional_octets(self, key: str) -> bytes:
+        return self.octets(key) if key in self._keys else b""
+
     def optional_text(self, key: str) -> str:
         return self.text(key) if key in self._keys else ""
+
+    def words(self, key: str) -> tuple[str, ...]:
+        """Words in the clear; none where the key is not there."""
+        return tuple(self.match(key, WORDS).split(" ")) if key in self._keys else ()
 
     def match(self, key: str, pattern: re.Pattern[str]) -> str:
         value = self._take(key)
@@ -274,6 +299,11 @@ class _Section:
         if value not in ("yes", "no"):
             raise self._wrong(key, "is neither yes nor no")
         return value == "yes"
+
+    def kdf(self) -> SlotKdf:
+        if "kdf" not in self._keys:
+            return SlotKdf.ARGON2ID
+        return SlotKdf(self.match("kdf", QUICK_KDF))
 
     def rest(self) -> list[str]:
         return list(self._keys)
@@ -309,6 +339,9 @@ def _parse_slot(slot_id: str, sections: Sections) -> Slot:
         created_s=section.figure("created_s"),
         commitment=section.octets("commitment"),
         wrapped=section.octets("wrapped"),
+        kdf=section.kdf(),
+        limits=Limits(section.words("protocols"), section.words("networks"), section.optional_figure("expires_s")),
+        last_used_s=section.optional_figure("last_used_s"),
     )
     section.end()
     return slot

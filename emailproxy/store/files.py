@@ -236,8 +236,12 @@ def _not_opened(path: Path, error: OSError) -> NoReturn:
     failed("read", path, error)
 
 
-def write(path: Path, data: bytes) -> Stamp:
+def write(path: Path, data: bytes, mode: int = FILE_MODE) -> Stamp:
     """Puts the file in place, whole and durable; its owner stays, or is the folder's for a new one.
+
+    Args:
+        mode: another one for what is no secret. It is given to the open file: whoever owns the folder could put a link
+            in the place of its name.
 
     Raises:
         StateError: it could not be written, and what was there before is unchanged; or, the folder's fsync
@@ -247,7 +251,7 @@ def write(path: Path, data: bytes) -> Stamp:
         raise StateError(f"cannot write {path}: {len(data)} octets, where at most {MAX_FILE} are read again")
     temporary = path.with_name(f".{secrets.token_hex(8)}{TEMPORARY}")
     try:
-        written = _write_new(temporary, data, _owner_of(path))
+        written = _write_new(temporary, data, _owner_of(path), mode)
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except BaseException as error:
@@ -282,11 +286,13 @@ def _owner_of(path: Path) -> os.stat_result:
         return path.parent.stat()
 
 
-def _write_new(path: Path, data: bytes, owner: os.stat_result) -> Stamp:
+def _write_new(path: Path, data: bytes, owner: os.stat_result, mode: int = FILE_MODE) -> Stamp:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | OPEN_FLAGS, FILE_MODE)
     with os.fdopen(descriptor, "wb") as file:
         if as_root():  # a service that runs as another user must be able to read what root's shell wrote
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        if POSIX and mode != FILE_MODE:
+            os.fchmod(descriptor, mode)
         file.write(data)
         file.flush()
         os.fsync(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -33,6 +34,8 @@ class IniStore:
         self._now = now
         self._threads = FileThreads()
         self._locks = FolderLocks(self._state, self._threads)
+        self._loads: dict[str, asyncio.Task[Record | None]] = {}
+        """Those whose reading has not begun."""
 
     def prepare(self) -> None:
         """Makes the folders and clears up after killed processes; for the start of a server. Blocks.
@@ -52,7 +55,22 @@ class IniStore:
         Raises:
             StateDamaged, StateExposed: its file cannot be used; it is left as it is.
         """
-        return await self._threads.run(lambda: self._load(account))
+        name = account.casefold()
+        task = self._loads.get(name)
+        if task is None:  # a thousand logins at once read a file once, and what it holds after they have asked
+            task = self._loads[name] = asyncio.create_task(self._threads.run(lambda: self._load_for_all(name)))
+            task.add_done_callback(lambda ended: self._ended(name, ended))
+        return await asyncio.shield(task)
+
+    def _load_for_all(self, name: str) -> Record | None:
+        del self._loads[name]  # from here on, who asks anew must not get what is read now
+        return self._load(name)
+
+    def _ended(self, name: str, task: asyncio.Task[Record | None]) -> None:
+        if self._loads.get(name) is task:  # it never began: the threads are closed
+            del self._loads[name]
+        if not task.cancelled():
+            task.exception()  # all who asked may have left: that is no "exception was never retrieved"
 
     @asynccontextmanager
     async def locked(self, account: str) -> AsyncIterator[Record | None]:
@@ -87,12 +105,17 @@ class IniStore:
         """
         return await self._threads.run(lambda: self._save(record))
 
-    async def remove(self, account: str) -> bool:
+    async def remove(self, account: str, *, only: Record | None = None) -> bool:
         """Forgets the account, damaged or not. Returns whether there was anything to forget.
 
         Takes the lock itself, so that no refresh under way brings the account back.
+
+        Args:
+            only: forget nothing where this record is not the present one any more.
         """
         async with self._locks.hold(names.stem_of(account)):
+            if only is not None and not self.is_current(only):
+                return False
             return await self._threads.run(lambda: files.remove(self._path(account)))
 
     async def accounts(self) -> list[str]:

@@ -16,7 +16,7 @@ from emailproxy.errors import Kind, LoginRefused, ProtocolError, ServerUnavailab
 from emailproxy.wire import events as ev
 from emailproxy.wire.lines import COMMAND_ROOM, MAX_LINE, MAX_SASL_RESPONSE, LineBuffer, LineTooLong
 from emailproxy.wire.serverside import Accepted, Broken, Link, Rejected, ServerSide, Steps
-from emailproxy.wire.strangers import LONGEST_SIGNATURE, recognise, undecided
+from emailproxy.wire.strangers import CHOOSE_STARTTLS, LONGEST_SIGNATURE, recognise, undecided
 
 REFUSED_TWICE = (
     "check that the mailbox's owner is who signed in, that the mailbox permits this protocol, and oauth2_scope"
@@ -43,11 +43,20 @@ class Dialogue(ServerSide):
     """How a command begins that a SASL response may follow on the same line."""
     continuation: ClassVar[bytes] = b"+ "
     """What asks the client for its next SASL response; the space is needed."""
+    common: ClassVar[ev.Capabilities]
+    """What any server may be expected to offer, before the login says which one it is."""
     too_many_ends: ClassVar[bool] = False
     """Whether the reply to `Kind.TOO_MANY` ends the connection."""
 
     def __init__(self, terms: ev.Terms) -> None:
         super().__init__(terms)
+        self._routed = terms.routed
+        if terms.routed and terms.seen is None:
+            self._capabilities = self.common
+        self._placed = not terms.routed
+        self._local_tls = terms.local_tls
+        self._shaking_hands = False
+        self._noted_plaintext = False
         self._client = LineBuffer()
         self._over = False
         self._met_client = False
@@ -99,8 +108,10 @@ class Dialogue(ServerSide):
     def _take(self, event: ev.Event) -> None:
         match event:
             case ev.ClientConnected():
-                if self._capabilities is None:
+                if self._capabilities is None and not self._routed:
                     self._dial()
+            case ev.ClientData() if self._shaking_hands:
+                self._hang_up("the client sent octets behind STARTTLS, in plaintext")
             case ev.ClientData(data):
                 self._client.append(data)
                 self._meet_client()
@@ -109,8 +120,13 @@ class Dialogue(ServerSide):
             case ev.ServerConnected() if self._link is Link.DIALLING:
                 self._link = Link.UP
                 self._server_steps = self._serve()
-            case ev.TlsStarted():
+            case ev.TlsStarted(ev.Side.SERVER):
                 self._secured = True
+            case ev.TlsStarted(ev.Side.CLIENT):
+                self._shaking_hands = False
+            case ev.Routed(terms) if self._login is not None and not self._placed:
+                self._placed = True
+                self._go_to(terms)
             case ev.TokenReady(credential):
                 self._answer = credential
             case ev.TokenFailed(error):
@@ -164,7 +180,8 @@ class Dialogue(ServerSide):
     # ---- endings
 
     def _say(self, data: bytes) -> None:
-        self._emit(ev.ToClient(data))
+        if not self._shaking_hands:  # the client would take it for TLS
+            self._emit(ev.ToClient(data))
 
     def _hang_up(self, reason: str) -> None:
         self._emit(ev.Hangup(reason))
@@ -207,13 +224,13 @@ class Dialogue(ServerSide):
         first = self._client.starts(LONGEST_SIGNATURE)
         if self._met_client or undecided(first):
             return
-        stranger = recognise(first)
+        stranger = recognise(first, self._local_tls)
         if stranger is not None:
             self._emit(ev.Noted(stranger))
             self._hang_up(stranger)
             return
         self._met_client = True
-        if self._link is Link.DOWN:
+        if self._link is Link.DOWN and not self._routed:
             self._dial()
 
     def _client_line(self, limit: int | None = None) -> Steps[bytes]:
@@ -243,35 +260,77 @@ class Dialogue(ServerSide):
         self._moved = True
         return octets
 
+    # ---- the client's TLS
+
+    def _expect_the_end_of(self, command: str) -> None:
+        """Octets behind STARTTLS were injected before TLS, or are a client's mistake (CVE-2021-33515): the end.
+
+        Raises:
+            ProtocolError: there are such octets.
+        """
+        if self._client.starts(1):
+            raise ProtocolError(f"octets behind {command}")
+
+    @property
+    def _offers_tls(self) -> bool:
+        return self._local_tls in {ev.LocalTls.OFFERED, ev.LocalTls.REQUIRED}
+
+    def _why_no(self, command: str) -> str:
+        if self._local_tls is ev.LocalTls.ACTIVE:
+            return f"{command} is not needed: TLS is active already"
+        return f"{command} is not offered on this port: switch it off in the client"
+
+    def _secure_client(self, go_ahead: bytes) -> Steps[None]:
+        """After that, nothing that was said before counts."""
+        self._shaking_hands = True
+        self._emit(ev.StartTls(ev.Side.CLIENT, go_ahead))
+        yield from self._until(lambda: not self._shaking_hands)
+        self._local_tls = ev.LocalTls.ACTIVE
+
+    def _lacks_tls(self) -> bool:
+        """Whether a login comes too early; the log hears of that once a connection."""
+        if self._local_tls is not ev.LocalTls.REQUIRED:
+            return False
+        if not self._noted_plaintext:
+            self._noted_plaintext = True
+            self._emit(ev.Noted(f"the client logs in without TLS, which this port demands: {CHOOSE_STARTTLS}"))
+        return True
+
     # ---- the login
 
-    def _log_in(self, login: ev.Login) -> Steps[None]:
-        """Decides a login. Returns when it was refused and the client told; after success the dialogue is over."""
+    def _log_in(self, login: ev.Login, on_behalf_of: bytes = b"") -> Steps[None]:
+        """Decides a login. Returns when it was refused and the client told; after success the dialogue is over.
+
+        `on_behalf_of` is a command, its line end included, that is no login but needs one: it goes to the server in
+        front of all that follows it, and the client hears the server's reply to that only.
+        """
         self._login = login
         try:
-            yield from self._try_to_log_in(login)
+            yield from self._try_to_log_in(login, on_behalf_of)
         except LoginRefused as error:
             self._refuse(error)
             if self.too_many_ends and error.kind is Kind.TOO_MANY:
                 self._hang_up(str(error))
         self._login = None
 
-    def _try_to_log_in(self, login: ev.Login) -> Steps[None]:
+    def _try_to_log_in(self, login: ev.Login, on_behalf_of: bytes) -> Steps[None]:
+        self._placed = not self._routed
         rejected: str | None = None
         advice: ev.Advice | None = None
         for _ in range(2):
             self._answer = None
             self._emit(ev.NeedToken(login, rejected))
-            if self._link is Link.DOWN:
+            if self._placed and self._link is Link.DOWN:
                 self._dial()
-            yield from self._until(lambda: self._answer is not None)
+            yield from self._until(self._is_answered)
             if not isinstance(self._answer, ev.Credential):
                 assert self._answer is not None
                 raise self._answer
             verdict = yield from self._attempt(self._answer)
             if isinstance(verdict, Accepted):
-                leftovers = verdict.reply + self._server.take_rest(), self._client.take_rest()
-                self._emit(ev.Relay(login, self._answer, *leftovers))
+                to_client = (b"" if on_behalf_of else verdict.reply) + self._server.take_rest()
+                to_server = on_behalf_of + self._client.take_rest()
+                self._emit(ev.Relay(login, self._answer, to_client, to_server))
                 self._over = True
                 return
             rejected, advice = verdict.text, self._terms.advise(verdict.text)
@@ -279,6 +338,10 @@ class Dialogue(ServerSide):
                 raise ServerUnavailable(told(advice, rejected))
         assert rejected is not None
         raise TokenRefused(refused_twice(rejected, advice))
+
+    def _is_answered(self) -> bool:
+        """A refusal is enough; a credential is of no use before it is known where to."""
+        return isinstance(self._answer, LoginRefused) or (self._placed and self._answer is not None)
 
     def _attempt(self, credential: ev.Credential) -> Steps[Accepted | Rejected]:
         """One login upstream. A server that hung up while we got the token is dialled once more."""

@@ -36,8 +36,15 @@ class Visit:
     """``IMAP``, ``POP`` or ``SMTP``."""
     address: str
     """The client's IP address."""
-    may_set_first_password: bool = True
-    """The first login's password becomes the account's first key slot (listener on loopback only)."""
+    may_set_first_password: bool | None = True
+    """Whether a first login's password becomes the account's first key slot. None: not by default (the listener is
+    not on a loopback only), but an account may say so; False: the listener denies it."""
+    listener: str = ""
+    """The listening section's name, for the log."""
+
+
+LOCAL = Visit("", "", "")
+"""Not a visit at all: the command line. Of a password's limits only its end applies to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,18 @@ def no_advice(text: str) -> Advice | None:
     return None
 
 
+class LocalTls(Enum):
+    """TLS between the client and us."""
+
+    NONE = "none"
+    OFFERED = "offered"
+    """STARTTLS or STLS, as the client likes."""
+    REQUIRED = "required"
+    """No login before STARTTLS or STLS."""
+    ACTIVE = "active"
+    """TLS stands already."""
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What a dialogue must know of the server before it talks to it."""
@@ -80,6 +99,13 @@ class Terms:
     """What we call ourselves in EHLO (RFC 5321 section 4.1.3)."""
     advise: Callable[[str], Advice | None] = no_advice
     """What is known about a server's refusal."""
+    routed: bool = False
+    """There is no server yet: `NeedToken` is answered by `Routed`, too, which names it, and nothing is dialled before.
+    Until then `seen` is what all servers may be expected to offer; where it is None, `Dialogue.common`."""
+    local_tls: LocalTls = LocalTls.NONE
+    """What TLS there is on the client's side."""
+    login_as: str = ""
+    """SMTP: whom a client that sends mail without logging in is logged in as; empty: nobody."""
 
 
 class Side(Enum):
@@ -128,6 +154,17 @@ class ServerFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Routed:
+    """The login names an account, and its server is this one. Comes before the token.
+
+    Of these terms hold what concerns the server: its place, its capabilities and how to speak to it. The client's side
+    (`routed`, `local_tls`, `login_as`) stays as it was.
+    """
+
+    terms: Terms
+
+
+@dataclass(frozen=True, slots=True)
 class TokenReady:
     credential: Credential
 
@@ -160,6 +197,7 @@ Event = (
     | ServerEOF
     | ServerConnected
     | ServerFailed
+    | Routed
     | TokenReady
     | TokenFailed
     | TlsStarted
@@ -182,14 +220,18 @@ class ToServer:
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """Dial the server; answered by `ServerConnected` or `ServerFailed`. Drops a connection that still stands."""
+    """Dial the server; answered by `ServerConnected` or `ServerFailed`.
+
+    Drops a connection that still stands or is being made: no event of the old one comes any more.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class NeedToken:
     """Get a credential for this login; answered by `TokenReady` or `TokenFailed`.
 
-    `rejected` is the server's refusal of the last one, in words: a fresh token is asked for.
+    `rejected` is the server's refusal of the last one, in words: a fresh token is asked for. Under `Terms.routed` a
+    login's first one, without `rejected`, is answered by `Routed` before that, unless the login goes nowhere.
     """
 
     login: Login
@@ -198,9 +240,18 @@ class NeedToken:
 
 @dataclass(frozen=True, slots=True)
 class StartTls:
-    """Pause reading from that side, then shake hands; answered by `TlsStarted` or `ServerFailed`."""
+    """Pause reading from that side, write `go_ahead` to it, then shake hands; answered by `TlsStarted`.
+
+    On the client's side in that order: the pause comes before the go-ahead goes out, so that what the client sends
+    next, its first TLS record, stays in the socket for the handshake; and the pause lasts, whatever events come
+    meanwhile, until `TlsStarted`. A handshake that fails is a `ClientEOF`, on the server's side a `ServerFailed`.
+    `ClientData` before `TlsStarted` was sent in plaintext behind the command: a breach, and the dialogue ends. Whatever
+    ends the dialogue during the client's handshake, it says nothing more: the client would read it as TLS.
+    """
 
     side: Side
+    go_ahead: bytes = b""
+    """The client's side: our reply to its STARTTLS or STLS. No `ToClient` carries it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,10 @@ CODES = {
     Kind.TOKEN_REFUSED: b"AUTHORIZATIONFAILED",
     Kind.MISCONFIGURED: b"CONTACTADMIN",
     Kind.TOO_MANY: b"LIMIT",
+    Kind.TOO_MANY_SESSIONS: b"LIMIT",
 }
-OURS = ("IMAP4rev1", "SASL-IR", "AUTH=PLAIN", "AUTH=LOGIN")
+OURS = ("IMAP4rev1", "SASL-IR")
+OUR_AUTH = ("AUTH=PLAIN", "AUTH=LOGIN")
 # RFC 9051 section 6.3 and 6.4, and what clients pipeline behind LOGIN: no mistakes, so they are not counted as such
 AFTER_LOGIN = frozenset(
     b"APPEND CHECK CLOSE COPY CREATE DELETE ENABLE EXAMINE EXPUNGE FETCH GETQUOTAROOT IDLE LIST LSUB MOVE NAMESPACE "
@@ -64,6 +66,10 @@ class BadCommand(Exception):
     """A command's arguments make no sense; the text says why."""
 
 
+class TlsMissing(Exception):
+    """A login comes before TLS, on a port that demands it."""
+
+
 def parse_astrings(first: bytes, command: Command) -> list[bytes]:
     """The arguments of a command, `first` being what is left of its first text (RFC 9051 section 9, astring).
 
@@ -85,10 +91,18 @@ def parse_astrings(first: bytes, command: Command) -> list[bytes]:
     return values
 
 
-def offered_to_client(seen: ev.Capabilities | None) -> bytes:
+def offered_to_client(seen: ev.Capabilities | None, local_tls: ev.LocalTls) -> bytes:
     """What we can do before login, and what the server will do after it."""
     theirs = [name for name in seen or () if name not in NOT_THROUGH_US and not name.startswith("AUTH=")]
-    return " ".join((*OURS, *theirs)).encode("ascii", "replace")
+    ours: tuple[str, ...]
+    match local_tls:
+        case ev.LocalTls.REQUIRED:
+            ours = (*OURS, "STARTTLS", "LOGINDISABLED")
+        case ev.LocalTls.OFFERED:
+            ours = (*OURS, "STARTTLS", *OUR_AUTH)
+        case _:
+            ours = (*OURS, *OUR_AUTH)
+    return " ".join((*ours, *theirs)).encode("ascii", "replace")
 
 
 def parse_capabilities(line: bytes) -> ev.Capabilities | None:
@@ -101,6 +115,7 @@ class ImapDialogue(Dialogue):
     """One IMAP connection until its login is decided."""
 
     carries_response = AUTHENTICATE
+    common = ("IMAP4REV1", "CHILDREN", "ID", "IDLE", "NAMESPACE", "UIDPLUS", "UNSELECT")
 
     def __init__(self, terms: ev.Terms) -> None:
         super().__init__(terms)
@@ -136,7 +151,7 @@ class ImapDialogue(Dialogue):
 
     def _converse(self) -> Steps[None]:
         seen = yield from self._known()
-        self._say(b"* OK [CAPABILITY " + offered_to_client(seen) + b"] emailproxy ready\r\n")
+        self._say(b"* OK [CAPABILITY " + offered_to_client(seen, self._local_tls) + b"] emailproxy ready\r\n")
         while True:
             self._tag = b"*"
             try:
@@ -146,6 +161,8 @@ class ImapDialogue(Dialogue):
                 self._bad_command(fit(self._tag + b" BAD ", str(error)))
             except LiteralRefused:
                 self._bad_command(fit(self._tag + b" BAD ", "the literal is too long"))
+            except TlsMissing:
+                self._say(self._tag + b" NO [PRIVACYREQUIRED] log in after STARTTLS: switch it on in the client\r\n")
             except LoginRefused as error:
                 self._refuse(error)
 
@@ -161,6 +178,7 @@ class ImapDialogue(Dialogue):
                 return command
             size = self._literal_size(command, literal)
             if not literal[2]:
+                self._expect_no_password_in(command)
                 self._say(b"+ OK\r\n")
             command.literals.append((yield from self._client_octets(size)))
             command.size += size
@@ -175,6 +193,17 @@ class ImapDialogue(Dialogue):
         head = COMMAND.match(command.texts[0])
         self._tag = head[1] if head else b"*"
         raise LiteralRefused
+
+    def _expect_no_password_in(self, command: Command) -> None:
+        """What we ask for must not be a password before TLS."""
+        head = COMMAND.match(command.texts[0])
+        if head and head[2].upper() in {b"LOGIN", b"AUTHENTICATE"} and self._lacks_tls():
+            self._tag = head[1]
+            raise TlsMissing
+
+    def _expect_tls(self) -> None:
+        if self._lacks_tls():
+            raise TlsMissing
 
     def _perform(self, command: Command) -> Steps[None]:
         head = COMMAND.fullmatch(command.texts[0])
@@ -201,7 +230,7 @@ class ImapDialogue(Dialogue):
     def _capability(self, rest: bytes, command: Command) -> Steps[None]:
         self._expect_no_arguments(rest, command)
         seen = yield from self._known()
-        self._say(b"* CAPABILITY " + offered_to_client(seen) + b"\r\n")
+        self._say(b"* CAPABILITY " + offered_to_client(seen, self._local_tls) + b"\r\n")
         self._ok(b"CAPABILITY completed")
 
     def _noop(self, rest: bytes, command: Command) -> Steps[None]:
@@ -222,13 +251,16 @@ class ImapDialogue(Dialogue):
         yield
 
     def _starttls(self, rest: bytes, command: Command) -> Steps[None]:
-        if self._client.starts(1):
-            raise ProtocolError("octets behind STARTTLS")
-        yield from ()
-        raise BadCommand("STARTTLS is not offered on this port: switch it off in the client")
+        """RFC 9051 section 6.2.1: no greeting follows, and the client asks for the capabilities again."""
+        self._expect_the_end_of("STARTTLS")
+        if not self._offers_tls:
+            raise BadCommand(self._why_no("STARTTLS"))
+        self._expect_no_arguments(rest, command)
+        yield from self._secure_client(self._tag + b" OK begin TLS\r\n")
 
     def _login_command(self, rest: bytes, command: Command) -> Steps[None]:
         """RFC 9051 section 6.2.3, in every spelling."""
+        self._expect_tls()
         arguments = parse_astrings(rest, command)
         if len(arguments) != 2:
             raise BadCommand("LOGIN takes a user name and a password")
@@ -236,6 +268,7 @@ class ImapDialogue(Dialogue):
 
     def _authenticate_command(self, rest: bytes, command: Command) -> Steps[None]:
         """RFC 9051 section 6.2.2, with or without an initial response (RFC 4959), offered or not."""
+        self._expect_tls()
         if command.literals:
             raise BadCommand("AUTHENTICATE takes no literals")
         try:

@@ -23,23 +23,35 @@ CODES = {
     Kind.TOKEN_REFUSED: b"AUTH",
     Kind.MISCONFIGURED: b"SYS/PERM",
     Kind.TOO_MANY: b"IN-USE",
+    Kind.TOO_MANY_SESSIONS: b"IN-USE",
 }
-OURS = ("USER", "SASL PLAIN LOGIN", "RESP-CODES", "AUTH-RESP-CODE")
+OURS = ("RESP-CODES", "AUTH-RESP-CODE")
+OUR_AUTH = ("USER", "SASL PLAIN LOGIN")
 AFTER_LOGIN = frozenset(b"STAT LIST UIDL RETR DELE TOP RSET LAST".split())  # what clients pipeline: no mistakes
 NOT_THROUGH_US = {"USER", "SASL", "STLS", "APOP", "RESP-CODES", "AUTH-RESP-CODE", "UTF8"}  # UTF8: before login only
 LOGIN_FIRST = b"-ERR log in first, with USER and PASS or with AUTH\r\n"
+TLS_FIRST = b"-ERR log in after STLS: switch STARTTLS on in the client\r\n"
 
 
-def offered_to_client(seen: ev.Capabilities | None) -> bytes:
+def offered_to_client(seen: ev.Capabilities | None, local_tls: ev.LocalTls) -> bytes:
     """What we can do before login, and what the server will do after it: a multi-line answer's body."""
     theirs = [line for line in seen or () if line.split(" ")[0].upper() not in NOT_THROUGH_US]
-    return b"".join(line.encode("ascii", "replace") + b"\r\n" for line in (*OURS, *theirs)) + b".\r\n"
+    ours: tuple[str, ...]
+    match local_tls:
+        case ev.LocalTls.REQUIRED:
+            ours = ("STLS", *OURS)
+        case ev.LocalTls.OFFERED:
+            ours = (*OUR_AUTH, "STLS", *OURS)
+        case _:
+            ours = (*OUR_AUTH, *OURS)
+    return b"".join(line.encode("ascii", "replace") + b"\r\n" for line in (*ours, *theirs)) + b".\r\n"
 
 
 class Pop3Dialogue(Dialogue):
     """One POP3 connection until its login is decided."""
 
     carries_response = AUTH
+    common = ("TOP", "UIDL")
 
     def __init__(self, terms: ev.Terms) -> None:
         super().__init__(terms)
@@ -91,16 +103,22 @@ class Pop3Dialogue(Dialogue):
 
     def _capa(self, rest: bytes) -> Steps[None]:
         seen = yield from self._known()
-        self._say(b"+OK capabilities follow\r\n" + offered_to_client(seen))
+        self._say(b"+OK capabilities follow\r\n" + offered_to_client(seen, self._local_tls))
 
     def _user_command(self, rest: bytes) -> Steps[None]:
+        yield from ()
+        if self._lacks_tls():
+            self._say(TLS_FIRST)
+            return
         self._user = rest.strip(b" ")
         self._say(b"+OK send PASS\r\n")
-        yield from ()
 
     def _pass_command(self, rest: bytes) -> Steps[None]:
         """RFC 1939 section 7: all that follows ``PASS`` and one space is the password, spaces included."""
         user, self._user = self._user, None
+        if self._lacks_tls():
+            self._say(TLS_FIRST)
+            return
         if user is None:
             self._bad_command(b"-ERR send USER first\r\n")
             return
@@ -108,6 +126,9 @@ class Pop3Dialogue(Dialogue):
 
     def _auth_command(self, rest: bytes) -> Steps[None]:
         """RFC 5034 section 4; a bare AUTH lists the mechanisms."""
+        if self._lacks_tls():
+            self._say(TLS_FIRST)
+            return
         if not rest.strip():
             self._say(b"+OK mechanisms follow\r\nPLAIN\r\nLOGIN\r\n.\r\n")
             return
@@ -115,10 +136,15 @@ class Pop3Dialogue(Dialogue):
         yield from self._log_in(login)
 
     def _stls(self, rest: bytes) -> Steps[None]:
-        if self._client.starts(1):
-            raise ProtocolError("octets behind STLS")
-        self._bad_command(b"-ERR STLS is not offered on this port: switch it off in the client\r\n")
-        yield from ()
+        """RFC 2595 section 4: after TLS the client begins again, in the state after the greeting."""
+        self._expect_the_end_of("STLS")
+        if not self._offers_tls:
+            self._bad_command(fit(b"-ERR ", self._why_no("STLS")))
+        elif rest.strip():
+            self._bad_command(b"-ERR STLS takes no arguments\r\n")
+        else:
+            self._user = None
+            yield from self._secure_client(b"+OK begin TLS\r\n")
 
     def _noop(self, rest: bytes) -> Steps[None]:
         self._say(b"+OK\r\n")

@@ -65,6 +65,7 @@ class ServerSide(ABC):
         self._secured = False
         self._failure: LoginRefused | None = None
         self._hung_up = False
+        self._place = None if terms.routed else _place(terms)
         self._capabilities = terms.seen
         self._current = False  # the capabilities were learnt on the connection that stands
         self._doubted = False  # a login failed that relied on remembered capabilities
@@ -112,6 +113,17 @@ class ServerSide(ABC):
         self._server_read = 0
         self._server_steps = None
         self._emit(ev.Connect())
+
+    def _go_to(self, terms: ev.Terms) -> None:
+        """The login's server is this one. A link to another is dropped, with all that is known of that."""
+        self._terms = terms
+        if self._place != _place(terms):
+            self._place = _place(terms)
+            self._capabilities = terms.seen
+            self._doubted = False
+            self._dial()
+        elif self._link is Link.DOWN:
+            self._dial()
 
     def _lose_server(self, error: LoginRefused, *, hung_up: bool = False) -> None:
         self._link = Link.DOWN
@@ -207,6 +219,11 @@ class ServerSide(ABC):
         while not condition():
             yield
         self._moved = True
+
+
+def _place(terms: ev.Terms) -> tuple[str, int, bool]:
+    """Where a server is, and how it is reached: what makes two of them the same."""
+    return terms.host, terms.port, terms.starttls
 
 
 def words_of(line: bytes) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 from emailproxy.errors import Kind, LoginRefused, ProtocolError, one_line
+from emailproxy.secret import Secret
 from emailproxy.wire import events as ev
 from emailproxy.wire import sasl
 from emailproxy.wire.dialogue import Dialogue
@@ -23,6 +24,14 @@ CODES = {
     Kind.TOKEN_REFUSED: b"535 5.7.8 ",
     Kind.MISCONFIGURED: b"454 4.7.0 ",
     Kind.TOO_MANY: b"421 4.7.0 ",
+    Kind.TOO_MANY_SESSIONS: b"454 4.7.0 ",
+}
+# 454 and 535 answer AUTH only (RFC 4954 section 6). MAIL hears 451 (RFC 5321 section 4.3.2), which keeps the mail in
+# the sender's queue, or 530, the one code about logins that any command may hear
+MAIL_CODES = {
+    b"454 4.7.0 ": b"451 4.7.0 ",
+    b"535 5.7.8 ": b"530 5.7.0 ",
+    b"421 4.7.0 ": b"421 4.7.0 ",
 }
 OUR_AUTH = "AUTH PLAIN LOGIN"
 NOT_THROUGH_US = {"AUTH", "STARTTLS"}
@@ -31,12 +40,21 @@ LOGIN_FIRST = (
     b"530 5.7.0 Authentication required: this client sent no login; "
     b"switch on authentication (user name and password) in its outgoing server (SMTP) settings\r\n"
 )
+TLS_FIRST = b"530 5.7.0 Must issue a STARTTLS command first\r\n"  # RFC 3207 section 4, word by word
+MAIL_FIRST = b"503 5.5.1 Send MAIL first\r\n"
 
 
-def offered_to_client(seen: ev.Capabilities | None) -> bytes:
+def offered_to_client(seen: ev.Capabilities | None, local_tls: ev.LocalTls) -> bytes:
     """Our answer to EHLO: what we can do before login, and what the server will do after it."""
     theirs = [line for line in seen or () if re.split("[ =]", line)[0].upper() not in NOT_THROUGH_US]
-    lines = [b"emailproxy", *(line.encode("ascii", "replace") for line in (*theirs, OUR_AUTH))]
+    match local_tls:
+        case ev.LocalTls.REQUIRED:
+            ours = ["STARTTLS"]
+        case ev.LocalTls.OFFERED:
+            ours = ["STARTTLS", OUR_AUTH]
+        case _:
+            ours = [OUR_AUTH]
+    lines = [b"emailproxy", *(line.encode("ascii", "replace") for line in (*theirs, *ours))]
     return b"".join(b"250-" + line + b"\r\n" for line in lines[:-1]) + b"250 " + lines[-1] + b"\r\n"
 
 
@@ -46,10 +64,14 @@ class SmtpDialogue(Dialogue):
     bad_command_limit = 10
     carries_response = AUTH
     continuation = b"334 "
+    common = ("SIZE", "8BITMIME")
     too_many_ends = True  # RFC 5321 section 3.8: after 421 we close
 
     def __init__(self, terms: ev.Terms) -> None:
         super().__init__(terms)
+        self._login_as = terms.login_as
+        self._line = b""
+        self._sending = False
         self._commands: dict[bytes, Callable[[bytes], Steps[None]]] = {
             b"EHLO": self._ehlo,
             b"HELO": self._helo,
@@ -59,9 +81,9 @@ class SmtpDialogue(Dialogue):
             b"RSET": self._simply(b"250 2.0.0 OK\r\n"),
             b"VRFY": self._simply(b"252 2.5.0 Cannot verify before login\r\n"),
             b"HELP": self._simply(b"214 2.0.0 Log in with AUTH PLAIN or AUTH LOGIN\r\n"),
-            b"MAIL": self._simply(LOGIN_FIRST),
-            b"RCPT": self._simply(LOGIN_FIRST),
-            b"DATA": self._simply(LOGIN_FIRST),
+            b"MAIL": self._mail,
+            b"RCPT": self._too_early,
+            b"DATA": self._too_early,
             b"BDAT": self._bdat,
             b"QUIT": self._quit,
         }
@@ -73,7 +95,8 @@ class SmtpDialogue(Dialogue):
         return fit(b"421 4.7.0 ", text)
 
     def _refusal(self, error: LoginRefused) -> bytes:
-        return fit(CODES[error.kind], str(error))
+        code = CODES[error.kind]
+        return fit(MAIL_CODES[code] if self._sending else code, str(error))
 
     def _farewell(self, text: str) -> bytes:
         return fit(b"421 4.4.2 ", text)
@@ -84,8 +107,8 @@ class SmtpDialogue(Dialogue):
     def _converse(self) -> Steps[None]:
         self._say(b"220 emailproxy ESMTP ready\r\n")
         while True:
-            line = yield from self._client_line()
-            name, _, rest = line.partition(b" ")
+            self._line = yield from self._client_line()
+            name, _, rest = self._line.partition(b" ")
             try:
                 yield from self._perform(name.upper(), rest)
             except sasl.NotOffered as error:
@@ -118,7 +141,7 @@ class SmtpDialogue(Dialogue):
             self._bad_command(b"501 5.5.4 EHLO takes a name\r\n")
             return
         seen = yield from self._known()
-        self._say(offered_to_client(seen))
+        self._say(offered_to_client(seen, self._local_tls))
 
     def _helo(self, rest: bytes) -> Steps[None]:
         self._say(b"250 emailproxy\r\n")
@@ -126,18 +149,40 @@ class SmtpDialogue(Dialogue):
 
     def _auth_command(self, rest: bytes) -> Steps[None]:
         """RFC 4954 section 4."""
+        if self._lacks_tls():
+            self._say(TLS_FIRST)
+            return
         login = yield from sasl.read_login(rest, self._ask_client)
         yield from self._log_in(login)
 
     def _starttls(self, rest: bytes) -> Steps[None]:
-        if self._client.starts(1):
-            raise ProtocolError("octets behind STARTTLS")
-        self._bad_command(b"502 5.5.1 STARTTLS is not offered on this port: switch it off in the client\r\n")
+        """RFC 3207 section 4: after TLS the client begins again with EHLO."""
+        self._expect_the_end_of("STARTTLS")
+        if not self._offers_tls:
+            code = b"503 5.5.1 " if self._local_tls is ev.LocalTls.ACTIVE else b"502 5.5.1 "
+            self._bad_command(fit(code, self._why_no("STARTTLS")))
+        elif rest.strip():
+            self._bad_command(b"501 5.5.4 STARTTLS takes no parameters\r\n")
+        else:
+            yield from self._secure_client(b"220 2.0.0 Ready to start TLS\r\n")
+
+    def _mail(self, rest: bytes) -> Steps[None]:
+        """A client that sends mail without logging in, where that is allowed, is logged in by us: the server hears its
+        commands as they came, and so do all that follow."""
+        if not self._login_as or self._lacks_tls():
+            yield from self._too_early(rest)
+            return
+        self._sending = True
+        yield from self._log_in(ev.Login(self._login_as, Secret("")), self._line + b"\r\n")
+        self._sending = False
+
+    def _too_early(self, rest: bytes) -> Steps[None]:
+        self._say(TLS_FIRST if self._lacks_tls() else MAIL_FIRST if self._login_as else LOGIN_FIRST)
         yield from ()
 
     def _bdat(self, rest: bytes) -> Steps[None]:
         """RFC 3030 section 2: the chunk follows unasked; it must not be read as commands."""
-        self._say(LOGIN_FIRST)
+        yield from self._too_early(rest)
         self._hang_up("BDAT before login")
         yield
 

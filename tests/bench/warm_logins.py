@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from emailproxy.store.sealing import DEFAULT_COST
+from emailproxy.store.slots import DEFAULT_COST
 from emailproxy.wire.events import Login
 from tests.oauth.world import ADA, PASSWORD, World, visit_of
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from emailproxy.check.chain import servers_of
 from emailproxy.check.finding import Finding, Grade, Link
+from emailproxy.check.ways import ways_of
 from emailproxy.config import catchall, ini
 from emailproxy.secret import Secret
 from emailproxy.service import Authority
@@ -249,7 +249,7 @@ client_id = x
 def test_nobody_logs_in_at_another_providers_server(site: Site, name: str | None, sections: list[str]) -> None:
     config = ini.loads(TWO, site.folder / "two.ini")
     account = None if name is None else catchall.resolve(config, name)
-    assert [server.section for server in servers_of(config, account)] == sections
+    assert [way.server.section for way in ways_of(config, account)] == sections
 
 
 def test_a_finding_as_json_leaves_out_what_is_empty() -> None:

@@ -67,7 +67,9 @@ async def test_a_certificate_that_is_not_trusted(authority: Authority) -> None:
     async with upstream_server(silent, authority.issue("localhost").server_context()) as port:
         *_, tls = await found(Place("x", "localhost", port))
     assert (tls.link, tls.grade) == (Link.TLS, Grade.FAILED)
-    assert tls.text == "the certificate of localhost is not valid: unable to get local issuer certificate"
+    said = "the certificate of localhost is not valid: unable to get local issuer certificate; it is for localhost, by "
+    assert tls.text.startswith(f"{said}a test authority, until 20")
+    assert (tls.facts["issuer"], tls.facts["names"]) == ("a test authority", ["localhost"])
     assert "ca_file" in tls.action
 
 
@@ -75,6 +77,7 @@ async def test_a_certificate_of_another_host(authority: Authority) -> None:
     async with upstream_server(silent, authority.issue("mail.example").server_context()) as port:
         *_, tls = await found(Place("x", "localhost", port, ca_file=authority.certificate_file))
     assert "Hostname mismatch" in tls.text
+    assert "; it is for mail.example, by a test authority, until " in tls.text
 
 
 async def test_a_port_that_speaks_no_tls() -> None:

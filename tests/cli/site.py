@@ -206,6 +206,7 @@ def another_user(uid: int, *arguments: str | Path) -> tuple[str, ...]:
     """
     modules = (
         *("service", "cli.main", "cli.serve", "cli.logs", "cli.accounts", "cli.authorize"),
+        *("cli.status", "cli.reload", "service.offline", "admin.server", "admin.control", "admin.api"),
         *("oauth.web", "oauth.generic"),
     )
     program = (

@@ -12,14 +12,17 @@ import pytest
 from emailproxy import __version__
 from emailproxy.cli.main import COMMANDS
 from tests.cli.site import ended
-from tests.e2e.harness.proxy import COMMAND
+from tests.e2e.harness.proxy import CHECKOUT, COMMAND
 
-HEAVY = ("aiohttp", "msal", "google.auth", "google.oauth2", "uvloop", "aiosmtpd", "rich")
+HEAVY = ("aiohttp", "msal", "google.auth", "google.oauth2", "uvloop", "aiosmtpd", "rich", "cryptography.x509")
 HELP = [
     ["--help"],
     ["-h"],
     *([name, "--help"] for name in COMMANDS),
-    *(["accounts", x, "-h"] for x in ("list", "remove")),
+    *(
+        ["accounts", name, "-h"]
+        for name in ("list", "remove", "passwords", "add-password", "change-password", "remove-password")
+    ),
 ]
 
 
@@ -43,7 +46,10 @@ async def test_help_works_and_imports_nothing_heavy(tmp_path: Path, arguments: l
 
 async def test_the_help_names_every_command(tmp_path: Path) -> None:
     shown = await ended(*COMMAND, "--help", cwd=tmp_path)
-    for name in ("serve", "register", "authorize", "logs", "check", "accounts", "demo"):
+    for name in (
+        *("serve", "register", "authorize", "logs", "check", "status", "accounts"),
+        *("import", "certificate", "demo"),
+    ):
         assert f"\n  {name} " in shown.out
 
 
@@ -75,3 +81,26 @@ async def test_without_a_configuration_the_mend_is_register(tmp_path: Path, comm
     [line] = shown.complaints
     assert "there is no configuration file" in line
     assert "emailproxy register" in line
+
+
+BREAKS = {
+    "ZeroDivisionError('canary')": "emailproxy: this is a fault of its own: ZeroDivisionError at sitecustomize.py:3; "
+    "run it again with EMAILPROXY_TRACEBACK=1",
+    "PermissionError(13, 'canary', '/some/file')": "emailproxy: /some/file: Permission denied",
+}
+
+
+@pytest.mark.parametrize("error", BREAKS)
+async def test_what_no_command_expects_is_one_line_unless_asked_for_more(tmp_path: Path, error: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import emailproxy.cli.certificate\ndef place(*_):\n    raise {error}\n"
+        "emailproxy.cli.certificate.state_place = place\n"
+    )
+    command, path = (*COMMAND, "certificate"), {"PYTHONPATH": f"{tmp_path}:{CHECKOUT}"}
+    shown = await ended(*command, env=path, cwd=tmp_path)
+    assert (shown.code, shown.out) == (1, "")
+    [line] = shown.complaints
+    assert line.startswith(BREAKS[error])
+    assert "canary" not in line
+    shown = await ended(*command, env=path | {"EMAILPROXY_TRACEBACK": "1"}, cwd=tmp_path)
+    assert shown.complaints[0] == "Traceback (most recent call last):"

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
+from emailproxy import __version__
 from emailproxy.demo.certificates import Authority
 from emailproxy.demo.imap import ImapServer
 from emailproxy.demo.mailbox import Mailboxes
@@ -172,9 +173,13 @@ async def test_the_log_goes_to_the_file_and_to_standard_error_alike(site: Site) 
         pass
     assert proxy.output == site.log
     said = messages(site.log)
-    assert said[0] == f"IMAP-{site.imap}: listening on 127.0.0.1:{site.imap} for localhost:1 (TLS)"
+    assert said[0] == f"Starting IMAP server at 127.0.0.1:{site.imap} (unsecured) proxying localhost:1 (SSL/TLS)"
     assert re.fullmatch(rf"emailproxy \S+ runs with {re.escape(str(site.config))}", said[1])
-    assert said[2:] == ["ready", "stopping", "stopped"]
+    assert said[2] == (
+        f"Initialised emailproxy {__version__} - listening for authentication requests. Connect your email client to "
+        "begin"
+    )
+    assert said[3:] == ["ready", "stopping", "stopped"]
 
 
 async def test_a_configuration_that_all_can_read_is_a_warning(site: Site) -> None:
@@ -226,7 +231,7 @@ def second_port_taken(site: Site) -> Iterator[None]:
 
 def another_hosts_address(site: Site) -> Iterator[None]:
     local = {"server_address": "localhost", "server_port": 993, "local_address": "192.0.2.1"}  # RFC 5737
-    site.configure(**{f"IMAP-{site.imap}": local})
+    site.configure(**{f"IMAP-{site.imap}": local | {"allow_plaintext_from": "192.0.2.0/24"}})
     yield
 
 

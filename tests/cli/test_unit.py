@@ -41,6 +41,15 @@ async def test_it_runs_this_emailproxy_with_a_copy_of_the_configuration(tmp_path
     assert list(tmp_path.iterdir()) == []  # it needs no configuration, and starts nothing
 
 
+async def test_a_reload_hands_root_s_file_to_the_server(tmp_path: Path) -> None:
+    """The server has a copy of the start's, which no signal renews."""
+    text = await printed(tmp_path, "--config", "my 100%.ini")
+    [reload] = values(text, "ExecReload")
+    assert reload.startswith("+/")  # with root's rights
+    words = shlex.split(reload.replace("%%", "%"))
+    assert words[-3:] == ["reload", "--config", f"{tmp_path}/my 100%.ini"]
+
+
 NAMES = [
     ("/opt/emailproxy/bin/emailproxy", ["/opt/emailproxy/bin/emailproxy"]),
     ("/opt/100% mine/bin/emailproxy", ['"/opt/100%% mine/bin/emailproxy"']),
@@ -124,6 +133,7 @@ async def verified(file: Path) -> Ended:
         *("DynamicUser=yes", "ProtectSystem=strict", "ProtectHome=yes", "NoNewPrivileges=yes", "PrivateDevices=yes"),
         *("CapabilityBoundingSet=", "AmbientCapabilities=", "MemoryDenyWriteExecute=yes", "Type=notify"),
         *("SystemCallFilter=@system-service", "StateDirectory=emailproxy", "LogsDirectory=emailproxy", "UMask=0077"),
+        *("RuntimeDirectory=emailproxy", "RuntimeDirectoryMode=0700"),
     ],
 )
 async def test_the_promised_settings_are_there(file: Path, setting: str) -> None:

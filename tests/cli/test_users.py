@@ -82,4 +82,4 @@ async def test_a_privileged_port_is_one_clear_line(services_site: Site) -> None:
     failed = await as_the_service(services_site, "serve")
     assert failed.code == 1
     [line] = failed.complaints
-    assert "not permitted; choose a port of 1024 or above" in line
+    assert "not permitted below port 1024" in line

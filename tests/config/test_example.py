@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from emailproxy.config import catchall, ini, keys
-from emailproxy.config.model import Account, FlowName, ProviderName, Settings
+from emailproxy.config.model import Account, Config, FlowName, MailServer, ProviderName, Settings
+from emailproxy.config.sources import FromEnvironment
 from emailproxy.config.values import boolean, duration
 
 EXAMPLE = Path(__file__).parents[2] / "emailproxy.example.ini"
@@ -37,7 +38,7 @@ def test_every_key_that_the_reader_knows_is_documented() -> None:
     known = {*keys.settings_keys(base), *keys.account_keys(base)}
     known.update(*keys.server_keys(base).values())
     assert known == DOCUMENTED.keys()
-    for key in (*keys.CACHED, *keys.UNSUPPORTED, *keys.IGNORED, "use_pkce", "starttls"):
+    for key in (*keys.CACHED, *keys.IGNORED, "use_pkce", "starttls"):
         assert re.search(rf"\b{key}\b", TEXT), key
 
 
@@ -65,6 +66,36 @@ def test_the_documented_settings_load() -> None:
     assert None not in [getattr(settings, name) for name in (*keys.HOOKS, "hook_secret")]
 
 
+def everything(folder: Path) -> Config:
+    """The file with all that its comments at the end show."""
+    for name in ("client.pem", "client.key"):
+        (folder / name).touch()
+    (folder / "server.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    (folder / "server.key").write_text("-----BEGIN PRIVATE KEY-----\n")
+    return ini.loads(f"{FILLED_IN}{SHOWN}", folder / "emailproxy.ini")
+
+
+def test_the_documented_listeners_are_what_they_are_said_to_be(tmp_path: Path) -> None:
+    found = {server.section: server for server in everything(tmp_path).servers}
+    assert found["IMAP-1143"].target is None
+    assert found["IMAP-1993"].local_certificate == tmp_path / "server.pem"
+    assert not found["IMAP-1993"].on_loopback
+    scanner = found["SMTP-1025"]
+    assert (scanner.login_as, scanner.login_as_password) == (
+        "anna@example.org",
+        FromEnvironment("SCANNER_PASSWORD"),
+    )
+    assert scanner.allow_from == scanner.allow_plaintext_from
+
+
+def test_the_documented_shared_mailbox_is_opened_by_its_owner(tmp_path: Path) -> None:
+    found = everything(tmp_path)
+    office = catchall.resolve(found, "office@example.org")
+    anna = catchall.resolve(found, "anna@example.org")
+    assert (office.key, office.smtp_auth_as, office.token_url) == (anna.key, anna.name, anna.token_url)
+    assert catchall.resolve(found, "carol@example.net").smtp_server == MailServer("smtp.example.net", 587, True)
+
+
 @pytest.mark.parametrize(
     ("user", "flow", "provider"),
     [
@@ -82,9 +113,7 @@ def test_the_documented_settings_load() -> None:
 def test_every_documented_example_is_an_account(
     tmp_path: Path, user: str, flow: FlowName, provider: ProviderName
 ) -> None:
-    for name in ("client.pem", "client.key"):
-        (tmp_path / name).touch()
-    found = ini.loads(f"{FILLED_IN}{SHOWN}", tmp_path / "emailproxy.ini")
+    found = everything(tmp_path)
     account = catchall.resolve(found, user)
     assert (account.flow, account.provider) == (flow, provider)
     assert account.section != "@"

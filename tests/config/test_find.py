@@ -34,13 +34,25 @@ class TestFind:
     @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can give files away")
     def test_root_does_not_obey_what_another_user_put_there(self, tmp_path: Path) -> None:
         ini.SYSTEM_FILE.touch()
+        for name in ("emailproxy.config", "emailproxy.ini"):
+            Path(name).touch()
+            assert ini.find() == Path(name)
+            os.chown(name, 12345, 12345)
+            assert ini.find() == ini.SYSTEM_FILE
+            os.chown(name, 0, 0)
+            os.chown(".", 12345, 12345)
+            assert ini.find() == ini.SYSTEM_FILE
+            os.chown(".", 0, 0)
+            Path(name).unlink()
+
+    def test_another_proxys_file_comes_after_ours_in_the_working_directory(self) -> None:
+        ini.SYSTEM_FILE.touch()
+        Path("emailproxy.config").touch()
+        assert ini.find() == Path("emailproxy.config")
+        assert ini.own_file() == ini.SYSTEM_FILE
         Path("emailproxy.ini").touch()
         assert ini.find() == Path("emailproxy.ini")
-        os.chown("emailproxy.ini", 12345, 12345)
-        assert ini.find() == ini.SYSTEM_FILE
-        os.chown("emailproxy.ini", 0, 0)
-        os.chown(".", 12345, 12345)
-        assert ini.find() == ini.SYSTEM_FILE
+        assert ini.find(drop_in=True) == Path("emailproxy.config")
 
     def test_a_service_keeps_its_files_where_systemd_says(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/emailproxy:/var/lib/other")

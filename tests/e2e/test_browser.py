@@ -13,7 +13,10 @@ from tests.e2e.harness.signon import SUCCESS, Trust, sign_in, sign_on, signed_in
 
 pytestmark = pytest.mark.system("dovecot", "node", "oidc-provider", "chromium", "chromedriver")
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+POLICY = (
+    "default-src 'none'; style-src 'sha256-g1O9Wftx4reHIvcKABNX/uYZfb4sSgbIcatnVknyyUo='; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 HOSTILE = "<script>document.title = 'ran'</script><img src=x onerror=\"document.title = 'ran'\">"
 INTRUDE = """
 const script = document.createElement('script');

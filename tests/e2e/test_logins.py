@@ -183,12 +183,21 @@ async def test_a_wrong_password_is_refused_and_changes_nothing(world: World) -> 
 
     async with world.proxy() as proxy:
         await world.sign_in(proxy)
+        await last_use_noted(world)
         before = {path: path.read_bytes() for path in world.state.rglob("*") if path.is_file()}
         assert "[AUTHENTICATIONFAILED]" in await asyncio.to_thread(refused)
         after = {path: path.read_bytes() for path in world.state.rglob("*") if path.is_file()}
         assert after == before
         (await asyncio.to_thread(imap_login, world.local)).logout()
     assert len(world.provider.authorizations) == 1
+
+
+async def last_use_noted(world: World) -> None:
+    """The first login is over, but it is written beside it when its password was last used."""
+    [record] = world.state.glob("accounts/*.ini")
+    async with asyncio.timeout(10):
+        while "last_used_s" not in record.read_text():
+            await asyncio.sleep(0.02)
 
 
 async def test_logins_survive_a_restart(world: World) -> None:

@@ -1,19 +1,20 @@
 """An HTTP proxy that knows CONNECT only (RFC 9110 section 9.3.6): providers' names lead to local ports.
 
-Its URL goes into the environment variable `https_proxy`, of this process or of a child: requests (so msal and
-google-auth) and aiohttp with `trust_env` ask it for ``login.microsoftonline.com:443`` and get the tests' own server,
-with TLS end to end.
+Its URL goes into the environment variable `https_proxy`, of this process or of a child: what speaks with providers asks
+it for ``login.microsoftonline.com:443`` and gets the tests' own server, with TLS end to end.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 HEAD_BYTES = 16 * 1024
 CHUNK_BYTES = 64 * 1024
 
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Target = tuple[str, int]
 """A host name, in lower case, and a port."""
 
@@ -34,14 +35,24 @@ class Tunnel(str):
 @asynccontextmanager
 async def tunnel(targets: Mapping[Target, int]) -> AsyncIterator[Tunnel]:
     """A proxy on the loopback that leads each target to a local port, and refuses all others with 502."""
+    asked: list[Target] = []
+    async with on_loopback(lambda reader, writer: _serve(reader, writer, targets, asked)) as port:
+        url = Tunnel(f"http://127.0.0.1:{port}")
+        url.asked = asked
+        yield url
+
+
+@asynccontextmanager
+async def on_loopback(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """A server that serves each connection so; its port."""
     under_way: set[asyncio.Task[None]] = set()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         under_way.add(task)
         try:
-            await _serve(reader, writer, targets, url.asked)
+            await serve(reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # a peer that leaves is no fault of the proxy's
         except asyncio.CancelledError:
@@ -50,10 +61,9 @@ async def tunnel(targets: Mapping[Target, int]) -> AsyncIterator[Tunnel]:
             under_way.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=HEAD_BYTES)
-    url = Tunnel(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    server = await asyncio.start_server(one, "127.0.0.1", 0, limit=HEAD_BYTES, ssl=tls)
     try:
-        yield url
+        yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
         for task in tuple(under_way):
@@ -74,9 +84,14 @@ async def _serve(
     if target not in targets:
         await _answer(writer, "502 Bad Gateway")
         return
-    far_reader, far_writer = await asyncio.open_connection("127.0.0.1", targets[target], limit=CHUNK_BYTES)
+    await lead(reader, writer, targets[target], b"HTTP/1.1 200 Connection established\r\n\r\n")
+
+
+async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, ready: bytes) -> None:
+    """Passes octets to a local port and back, until both sides have ended; `ready` tells that they may begin."""
+    far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port, limit=CHUNK_BYTES)
     try:
-        await _answer(writer, "200 Connection established")
+        writer.write(ready)
         await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
     finally:
         far_writer.close()

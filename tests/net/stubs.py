@@ -9,15 +9,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from emailproxy.config.model import MailProtocol, Server
+from emailproxy.config.model import MailProtocol, Route, Server
 from emailproxy.errors import LoginRefused, WrongPassword
+from emailproxy.net.activation import Activated
 from emailproxy.net.dial import Dialer
-from emailproxy.net.listener import Doorman, Listener
-from emailproxy.net.session import Upstream
+from emailproxy.net.listener import Listener
+from emailproxy.net.shared import SessionLimits, Shared
 from emailproxy.secret import Secret
 from emailproxy.wire.events import Advice, Credential, Login, Visit
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+LIMITS = SessionLimits(max_connections=100, max_connections_per_address=100, login_timeout_s=30.0)
 GREETING = b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2] ready\r\n"
 
 
@@ -33,9 +35,13 @@ class Tokens:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     asked_one: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
+    routes: dict[str, Route] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.gate.set()
+
+    def route(self, login: Login, visit: Visit) -> Route:
+        return self.routes.get(login.user, Route(login.user.casefold()))
 
     async def token(self, login: Login, visit: Visit, rejected: str | None = None) -> Credential:
         self.asked.append((login.user, rejected))
@@ -63,9 +69,14 @@ class Proxy:
     host: str
     port: int
     listener: Listener
-    upstream: Upstream
+    server: Server
+    shared: Shared
     tokens: Tokens
-    doorman: Doorman
+
+    def has_seen(self, *capabilities: str) -> None:
+        """The dial waits for the client: the server's capabilities are known."""
+        assert self.server.target is not None
+        self.shared.seen.learn(self.server.protocol, self.server.target, capabilities)
 
     async def connect(self, **kwargs: object) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection(self.host, self.port, **kwargs)  # type: ignore[arg-type]
@@ -111,32 +122,34 @@ async def upstream_server(handler: Handler, context: ssl.SSLContext | None) -> A
 
 @asynccontextmanager
 async def proxy_to(
-    port: int,
+    port: int | None,
     ca_file: Path | None = None,
     *,
     protocol: MailProtocol = MailProtocol.IMAP,
     starttls: bool = False,
     host: str = "localhost",
-    login_timeout_s: float = 30.0,
-    most: int = 100,
-    most_per_address: int = 100,
+    limits: SessionLimits = LIMITS,
+    activated: Activated | None = None,
+    **settings: object,
 ) -> AsyncIterator[Proxy]:
-    server = Server(
-        section="TEST",
-        protocol=protocol,
-        local_port=0,
-        local_address="127.0.0.1",
-        server_address=host,
-        server_port=port,
-        server_starttls=starttls,
-        ca_file=ca_file,
-    )
-    dialer, tokens, doorman = Dialer(), Tokens(), Doorman(most, most_per_address)
-    upstream = Upstream(server, dialer, tokens, login_timeout_s)
-    listener = Listener(upstream, doorman)
+    """A listening section on loopback. Without a `port` each account has its own server."""
+    values: dict[str, object] = {
+        "section": "TEST",
+        "protocol": protocol,
+        "local_port": 0,
+        "local_address": "127.0.0.1",
+        "server_address": None if port is None else host,
+        "server_port": port,
+        "server_starttls": starttls,
+        "ca_file": ca_file,
+    }
+    server = Server.model_validate(values | settings)
+    dialer, tokens = Dialer(), Tokens()
+    shared = Shared(dialer, tokens, limits, activated)
+    listener = Listener(server, shared)
     await listener.open()
     try:
-        yield Proxy(*listener.addresses[0], listener, upstream, tokens, doorman)
+        yield Proxy(*listener.addresses[0], listener, server, shared, tokens)
     finally:
         try:
             async with asyncio.timeout(1):

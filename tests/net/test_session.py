@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from emailproxy.demo.certificates import Authority
 from emailproxy.errors import ConsentRequired
 from emailproxy.net import session as session_module
 from tests.net.loops import on_both_loops
-from tests.net.stubs import GREETING, accept_login, proxy_to, taken, upstream_server
+from tests.net.stubs import GREETING, LIMITS, accept_login, proxy_to, taken, upstream_server
 
 LOGIN = b"a LOGIN user@example.com secret\r\n"
 
@@ -166,7 +167,7 @@ async def test_octets_behind_starttls_end_the_connection(
         upstream_server(handler, None) as port,
         proxy_to(port, ca_file, protocol=protocol, starttls=True) as proxy,
     ):
-        proxy.upstream.seen = ("IMAP4REV1",)  # the dial waits for the client
+        proxy.has_seen("IMAP4REV1")  # the dial waits for the client
         reader, writer = await proxy.connect()
         await reader.readline()
         writer.write(login)
@@ -196,7 +197,7 @@ async def test_starttls_that_is_refused_ends_without_credentials(ca_file: Path, 
         upstream_server(handler, None) as port,
         proxy_to(port, ca_file, protocol=protocol, starttls=True) as proxy,
     ):
-        proxy.upstream.seen = ("IMAP4REV1",)
+        proxy.has_seen("IMAP4REV1")
         reader, writer = await proxy.connect()
         await reader.readline()
         writer.write(login)
@@ -321,7 +322,7 @@ async def test_a_client_that_leaves_ends_its_session(authority: Authority, ca_fi
 async def test_the_login_deadline(ca_file: Path, authority: Authority) -> None:
     async with (
         upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file, login_timeout_s=0.2) as proxy,
+        proxy_to(port, ca_file, limits=replace(LIMITS, login_timeout_s=0.2)) as proxy,
     ):
         reader, writer = await proxy.connect()
         await reader.readline()
@@ -336,7 +337,7 @@ async def test_the_deadline_waits_for_a_consent(
     monkeypatch.setattr(session_module, "GRACE_S", 0.2)
     async with (
         upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file, login_timeout_s=0.1) as proxy,
+        proxy_to(port, ca_file, limits=replace(LIMITS, login_timeout_s=0.1)) as proxy,
     ):
         proxy.tokens.gate.clear()
         proxy.tokens.error = ConsentRequired("sign in first")
@@ -359,7 +360,7 @@ async def test_last_words_arrive_although_the_client_still_sends(ca_file: Path, 
         upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
         proxy_to(port, ca_file) as proxy,
     ):
-        proxy.upstream.seen = ("IMAP4REV1",)
+        proxy.has_seen("IMAP4REV1")
         reader, writer = await proxy.connect()
         await reader.readline()
         writer.write(b"A" * 300_000)
@@ -380,8 +381,8 @@ async def test_a_client_that_reads_no_replies_is_not_read_from(ca_file: Path, au
             sent += 14_000
             assert sent < 64 << 20
         session = next(iter(proxy.listener._sessions))
-        assert session._client.wire is not None
-        assert session._client.wire.transport.get_write_buffer_size() < 16 << 20
+        assert session.client.wire is not None
+        assert session.client.wire.transport.get_write_buffer_size() < 16 << 20
         writer.transport.abort()
 
 
@@ -419,7 +420,7 @@ async def test_resets_in_every_state_leave_nothing_open(ca_file: Path, authority
                 writer.transport.abort()
                 proxy.tokens.gate.set()
         await proxy.listener._empty.wait()
-        assert not proxy.doorman._by_address
+        assert not proxy.shared.doorman._by_address
         while len(os.listdir("/proc/self/fd")) > before:
             await asyncio.sleep(0)
 
@@ -428,7 +429,7 @@ async def test_resets_in_every_state_leave_nothing_open(ca_file: Path, authority
 async def test_too_many_connections(ca_file: Path, authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
     async with (
         upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file, most=2) as proxy,
+        proxy_to(port, ca_file, limits=replace(LIMITS, max_connections=2)) as proxy,
     ):
         kept = [await proxy.connect() for _ in range(2)]
         for reader, _ in kept:
@@ -455,7 +456,7 @@ async def test_too_many_connections(ca_file: Path, authority: Authority, caplog:
 )
 @on_both_loops
 async def test_too_many_connections_from_one_address(ca_file: Path, protocol: MailProtocol, words: bytes) -> None:
-    async with proxy_to(9, ca_file, protocol=protocol, most_per_address=0) as proxy:
+    async with proxy_to(9, ca_file, protocol=protocol, limits=replace(LIMITS, max_connections_per_address=0)) as proxy:
         reader, writer = await proxy.connect()
         assert (await reader.read()).startswith(words)
         writer.close()
@@ -495,8 +496,11 @@ async def test_one_line_an_outcome_without_secrets(
         session = proxy.tokens.visits[0].session
         writer.close()
     outcomes = [record.getMessage() for record in caplog.records if " login " in record.getMessage()]
+    who = f"IMAP (127.0.0.1:{proxy.port}; user@example.com)"
     assert [line.split(",")[0] for line in outcomes] == [
+        f"{who} Invalid password to decrypt credentials for account user@example.com - aborting login: "
         "IMAP login refused for user@example.com from 127.0.0.1",
+        f"{who} [ Successfully authenticated IMAP connection - releasing session ] "
         "IMAP login accepted for user@example.com from 127.0.0.1",
     ]
     assert all(f"[session {session}]" in line and " ms " in line for line in outcomes)
@@ -507,7 +511,7 @@ async def test_one_line_an_outcome_without_secrets(
 @on_both_loops
 async def test_tls_at_the_plaintext_port_is_named_in_the_log(ca_file: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with proxy_to(9, ca_file) as proxy:
-        proxy.upstream.seen = ("IMAP4REV1",)
+        proxy.has_seen("IMAP4REV1")
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await proxy.connect(ssl=ssl.create_default_context())
     assert "speaks TLS, but this port is plaintext" in caplog.text

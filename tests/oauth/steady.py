@@ -15,7 +15,7 @@ from emailproxy.oauth.flow import Approval, Grant, OwnPassword, TokenSet
 from emailproxy.oauth.records import sealed
 from emailproxy.secret import Secret
 from emailproxy.store.base import Record
-from emailproxy.store.sealing import new_lockbox
+from emailproxy.store.slots import new_lockbox
 from tests.oauth.world import ADA, CHEAP, PASSWORD, Process, Turned, World
 
 DOWN = (

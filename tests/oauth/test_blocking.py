@@ -17,7 +17,6 @@ import pytest
 from emailproxy.demo.certificates import Authority
 from emailproxy.errors import ProviderUnavailable
 from emailproxy.oauth.blocking import THREADS, Blocking
-from emailproxy.oauth.bounded import METADATA_HOST, is_local
 from emailproxy.oauth.breaker import Refrain
 from emailproxy.oauth.replies import Unreadable
 from tests.fakes.tunnel import tunnel
@@ -330,12 +329,6 @@ async def test_the_environments_proxy_is_asked_but_not_for_what_is_local(
             with pytest.raises(ProviderUnavailable, match=r"at elsewhere\.example cannot be reached"):
                 await blocking.run(get(blocking, "https://elsewhere.example/"))
         assert proxy.asked == [("login.example", 443), ("elsewhere.example", 443)]
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "169.254.169.254", "fe80::1", METADATA_HOST])
-def test_what_this_machine_answers_is_no_proxys_business(host: str) -> None:
-    assert is_local(host)
-    assert not is_local(f"{host}.example")
 
 
 async def test_it_takes_no_password_from_netrc_and_keeps_no_cookie(

@@ -15,9 +15,9 @@ from emailproxy.errors import (
     UnknownAccount,
     WrongPassword,
 )
-from emailproxy.oauth.throttle import PER_ACCOUNT
+from emailproxy.oauth.throttle import PER_LOGIN
 from emailproxy.secret import Secret
-from emailproxy.store import sealing
+from emailproxy.store import slots
 from emailproxy.wire.events import Login
 from tests.oauth.world import ADA, CHEAP, PASSWORD, WRONG, Process, World, until, visit_of, with_password
 
@@ -90,21 +90,23 @@ async def test_warm_logins_wait_for_no_file_no_derivation_and_cost_little_time(
 
 async def test_wrong_passwords_are_derived_and_then_throttled(world: World, process: Process) -> None:
     await process.login()
-    for _ in range(PER_ACCOUNT.burst):
+    for number in range(PER_LOGIN.free):
         with pytest.raises(WrongPassword):
-            await process.login(password=WRONG)
-    with pytest.raises(TooManyLogins):
+            await process.login(password=Secret(f"guess {number}"))
+    with pytest.raises(TooManyLogins, match="try again in 1 s"):
         await process.login(password=WRONG)
     await process.login()  # the owner's warm login goes on
-    world.turned.turn(PER_ACCOUNT.refill_s)
+    world.turned.turn(1)
     with pytest.raises(WrongPassword):
         await process.login(password=WRONG)
+    with pytest.raises(TooManyLogins, match="try again in 2 s"):
+        await process.login(password=Secret("and another"))
 
 
 async def test_a_parallel_burst_of_guesses_pays_no_more_than_its_allowance(world: World, process: Process) -> None:
     guesses = (process.login(password=Secret(f"guess {number}")) for number in range(40))
     kinds = [type(result) for result in await asyncio.gather(*guesses, return_exceptions=True)]
-    assert kinds.count(WrongPassword) <= PER_ACCOUNT.burst + 1
+    assert kinds.count(WrongPassword) <= PER_LOGIN.free + 1
     assert kinds.count(TooManyLogins) == 40 - kinds.count(WrongPassword)
 
 
@@ -148,7 +150,8 @@ async def test_a_removed_account_is_forgotten_at_the_next_login(world: World, pr
 async def test_a_password_changed_by_another_process_counts_at_once(world: World, process: Process) -> None:
     token = await process.login()
     other = await world.process()
-    await other.records.save(await with_password(other, WRONG))
+    async with other.records.locked(ADA):
+        await other.records.save(await with_password(other, WRONG))
     with pytest.raises(WrongPassword):
         await process.login()
     assert await process.login(password=WRONG) == token
@@ -156,7 +159,7 @@ async def test_a_password_changed_by_another_process_counts_at_once(world: World
 
 
 async def test_a_cheap_derivation_is_upgraded_beside_a_login(world: World, process: Process) -> None:
-    dearer = sealing.Cost(CHEAP.memory_kib * 2, CHEAP.iterations + 1)
+    dearer = slots.Cost(CHEAP.memory_kib * 2, CHEAP.iterations + 1)
     other = await world.process(cost=dearer)
     token = await other.login()
     await until(lambda: other.broker._keyring._upgrades.join(ADA) is None)

@@ -256,6 +256,7 @@ async def test_an_invalid_grant_is_not_believed_when_somebody_else_renewed(world
     held = expired.broker._holdings.get(ADA)
     assert held is not None
     stale, asked = held.record, len(world.provider.requests)
+    expired.broker._keyring._uses.note = lambda *_: None  # type: ignore[method-assign]
     expired.records.load = late  # type: ignore[method-assign]
     world.provider.verify(await expired.login())
     assert world.provider.requests[-1].status == 400

@@ -30,6 +30,7 @@ from emailproxy.oauth.http import Form
 from emailproxy.oauth.replies import refused
 from emailproxy.oauth.rounds import MAX_ROUNDS, rounds_in, rounds_in_pem
 from emailproxy.oauth.secrets import Secrets
+from emailproxy.oauth.sessions import HttpSessions
 from emailproxy.secret import Secret
 from tests.oauth.certificates import made, written
 from tests.oauth.test_blocking import SOON_S, Answer, get, hanging, serving
@@ -271,5 +272,7 @@ async def test_an_answer_in_pieces_is_read_whole() -> None:
             await asyncio.sleep(0.001)
 
     async with serving(in_pieces) as url:
-        finding = await ask(url, "token_url of a", None)
+        sessions = HttpSessions()
+        finding = await ask(sessions, url, "token_url of a")
+        await sessions.close()
     assert finding.grade is Grade.OK, finding.text

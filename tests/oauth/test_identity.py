@@ -10,8 +10,7 @@ import pytest
 
 from emailproxy.config.model import Account, FlowName
 from emailproxy.errors import ConsentRequired
-from emailproxy.oauth.consent import somebody_else
-from emailproxy.oauth.identity import expected, identities_of, is_owner
+from emailproxy.oauth.identity import expected, identities_of, is_owner, somebody_else
 from tests.fakes.provider import altered
 from tests.oauth.world import ADA, PASSWORD, World, browse, until
 

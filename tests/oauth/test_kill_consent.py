@@ -201,7 +201,7 @@ async def mended(world: World, process: Process, before: Killed, outcome: Outcom
 
 async def forgotten(world: World, process: Process) -> None:
     await process.records.remove(ADA)
-    await process.consents.discard(world.accounts[ADA])
+    await process.consents.discard(ADA)
 
 
 SURE: Sequence[tuple[Moment, Outcome]] = (

@@ -11,7 +11,7 @@ from emailproxy.errors import ProviderRefused, ProviderUnavailable, TokenRefused
 from emailproxy.oauth import keeper, offers
 from emailproxy.oauth.flow import Approval
 from emailproxy.oauth.lifetimes import MARGIN_S
-from emailproxy.oauth.throttle import PER_ACCOUNT
+from emailproxy.oauth.throttle import PER_LOGIN
 from emailproxy.secret import Secret
 from emailproxy.store.base import Record
 from emailproxy.wire.events import Login
@@ -100,19 +100,19 @@ async def test_guesses_are_throttled_before_the_provider_hears_of_them(
 ) -> None:
     guesses = (process.login(password=Secret(f"guess {number}")) for number in range(40))
     kinds = [type(result) for result in await asyncio.gather(*guesses, return_exceptions=True)]
-    assert kinds.count(WrongPassword) <= PER_ACCOUNT.burst
+    assert kinds.count(WrongPassword) <= PER_LOGIN.free
     assert kinds.count(TooManyLogins) == 40 - kinds.count(WrongPassword)
     assert provider.calls == kinds.count(WrongPassword)
     with pytest.raises(TooManyLogins):
         await process.login()
-    world.turned.turn(PER_ACCOUNT.refill_s)
+    world.turned.turn(PER_LOGIN.longest_s)
     await process.login()
 
 
 async def test_a_provider_that_is_down_counts_no_password_as_wrong(
     world: World, process: Process, provider: Steady
 ) -> None:
-    for _ in range(PER_ACCOUNT.burst + 5):
+    for _ in range(PER_LOGIN.free + 5):
         provider.faults = [ProviderUnavailable("busy")]
         with pytest.raises(ProviderUnavailable):
             await process.login()
@@ -176,12 +176,12 @@ async def test_a_changed_password_replaces_the_record_once_the_mail_server_took_
 
 async def test_a_wrong_password_of_a_known_account_is_counted_once(process: Process, provider: Steady) -> None:
     await process.login()
-    for number in range(PER_ACCOUNT.burst):
+    for number in range(PER_LOGIN.free):
         with pytest.raises(WrongPassword):
             await process.login(password=Secret(f"guess {number}"))
     with pytest.raises(TooManyLogins):
         await process.login(password=WRONG)
-    assert provider.calls == 1 + PER_ACCOUNT.burst
+    assert provider.calls == 1 + PER_LOGIN.free
     await process.login()  # the owner's warm login goes on
 
 

@@ -30,9 +30,9 @@ async def process(world: World) -> Process:
 
 
 def tokens_in(world: World) -> list[bytes]:
-    """What the state files say, but for why the last renewal failed."""
+    """What the state files say, but for why the last renewal failed, and when a password was last used."""
     lines = [line for data in world.files().values() for line in data.splitlines()]
-    return [line for line in lines if not line.startswith(b"last_error")]
+    return [line for line in lines if not line.startswith((b"last_error", b"last_used_s"))]
 
 
 # ---- renewing
@@ -86,7 +86,7 @@ async def test_a_process_that_ends_leaves_no_renewal_behind(world: World, proces
 
     process.records.load = slow  # type: ignore[method-assign]
     login = asyncio.create_task(process.login())
-    await until(lambda: len(process.broker._logins._tasks) == 1)
+    await until(lambda: len(process.broker._logins._under_way._tasks) == 1)
     closing = asyncio.create_task(process.broker.close())
     await asyncio.sleep(0)
     go.set()
@@ -254,7 +254,8 @@ async def test_tokens_saved_late_bring_no_old_password_back(
 ) -> None:
     token = await unsaved(world, process, monkeypatch)
     other = await world.process()
-    await other.records.save(await with_password(other, WRONG))
+    async with other.records.locked(ADA):
+        await other.records.save(await with_password(other, WRONG))
     world.turned.turn(holdings.SAVE_AGAIN_S)
     assert await process.login(password=WRONG) == token
     assert await (await world.process()).login(password=WRONG) == token  # saved by now

@@ -25,11 +25,12 @@ from emailproxy.oauth.happenings import Happening
 from emailproxy.oauth.http import TokenEndpoint
 from emailproxy.oauth.redirect import RedirectListener
 from emailproxy.secret import Secret
-from emailproxy.store import sealing
+from emailproxy.store import slots
 from emailproxy.store.base import Record
+from emailproxy.store.bounds import MIN_MEMORY_KIB
 from emailproxy.store.ini import IniStore
 from emailproxy.store.pending import IniPendingStore
-from emailproxy.store.sealing import MIN_MEMORY_KIB, Cost
+from emailproxy.store.slots import Cost
 from emailproxy.wire.events import Login, Visit
 from tests.e2e.harness.ports import free_ports
 from tests.fakes.provider import FakeProvider
@@ -130,8 +131,10 @@ def account_at(token_url: str, name: str = ADA, **changes: Any) -> Account:
     return Account(name=name, token_url=token_url, **{**settings, **changes})
 
 
-def visit_of(session: str = "s1", address: str = "127.0.0.1", may_set: bool = True) -> Visit:
-    return Visit(session, "IMAP", address, may_set)
+def visit_of(
+    session: str = "s1", address: str = "127.0.0.1", may_set: bool | None = True, protocol: str = "IMAP"
+) -> Visit:
+    return Visit(session, protocol, address, may_set)
 
 
 @dataclass
@@ -161,7 +164,7 @@ class World:
         redirect_uri = f"http://127.0.0.1:{self.port}/"
         urls = {"permission_url": self.provider.permission_url, "redirect_uri": redirect_uri}
         account = account_at(changes.pop("token_url", self.provider.token_url), name, **{**urls, **changes})
-        self.accounts[account.key] = account
+        self.accounts[account.name.casefold()] = account
         return account
 
     def application(self, name: str = ADA, **changes: Any) -> Account:
@@ -239,7 +242,7 @@ async def with_password(process: Process, password: Secret) -> Record:
     assert record is not None
     account = process.broker._resolve(ADA)
     key = await process.broker._keyring.unlock(account, record.lockbox, PASSWORD)
-    return replace(record, lockbox=sealing.upgrade(record.lockbox, ADA, key, password, cost=CHEAP))
+    return replace(record, lockbox=slots.upgrade(record.lockbox, ADA, key, password, cost=CHEAP))
 
 
 async def browse(url: str, *, follow: bool = True, method: str = "GET", headers: dict[str, str] | None = None) -> Seen:

@@ -5,21 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 
 from emailproxy.secret import Secret
-from emailproxy.store import sealing
+from emailproxy.store import sealing, slots
 from emailproxy.store.base import Lockbox, Pending, Record
-from emailproxy.store.sealing import Cost
+from emailproxy.store.bounds import MIN_MEMORY_KIB
+from emailproxy.store.sealing import AccountKey
+from emailproxy.store.slots import Cost
 
-CHEAP = Cost(memory_kib=sealing.MIN_MEMORY_KIB, iterations=1)
+CHEAP = Cost(memory_kib=MIN_MEMORY_KIB, iterations=1)
 PASSWORD = Secret("correct horse")
 NOW = 1_700_000_000
+ADA = "ada@example.org"
 REPOSITORY = Path(__file__).parents[2]
 
 
-def lockbox(account: str = "ada@example.org", password: Secret = PASSWORD) -> Lockbox:
-    return sealing.new_lockbox(account, password, now_s=NOW, cost=CHEAP)[0]
+def made(account: str = ADA, password: Secret = PASSWORD) -> tuple[Lockbox, AccountKey]:
+    return slots.new_lockbox(account, password, now_s=NOW, cost=CHEAP)
 
 
-def record(account: str = "ada@example.org", generation: int = 1) -> Record:
+def lockbox(account: str = ADA, password: Secret = PASSWORD) -> Lockbox:
+    return made(account, password)[0]
+
+
+def flipped(octets: bytes, at: int = -1) -> bytes:
+    changed = bytearray(octets)
+    changed[at] ^= 1
+    return bytes(changed)
+
+
+def record(account: str = ADA, generation: int = 1) -> Record:
     box = lockbox(account)
     tokens = {
         field: sealing.seal(box.public_key, account, field, generation, Secret(f"{field} {generation}"))
@@ -28,7 +41,7 @@ def record(account: str = "ada@example.org", generation: int = 1) -> Record:
     return Record(account, box, generation, tokens, NOW + 3600, NOW, "mail offline_access")
 
 
-def pending(state: str, account: str = "ada@example.org", *, created_s: int = NOW, lives_s: int = 86_400) -> Pending:
+def pending(state: str, account: str = ADA, *, created_s: int = NOW, lives_s: int = 86_400) -> Pending:
     box = lockbox(account)
     secret = Secret(state)
     return Pending(

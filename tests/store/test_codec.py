@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emailproxy.errors import StateDamaged, StateError
-from emailproxy.store import codec
-from emailproxy.store.base import Pending, Record
-from tests.store.samples import lockbox, pending, record
+from emailproxy.secret import Secret
+from emailproxy.store import codec, slots
+from emailproxy.store.base import Limits, Pending, Record, SlotKdf
+from tests.store.samples import ADA, CHEAP, NOW, lockbox, made, pending, record
 
 BOX = lockbox()
+LIMITS = Limits(("POP", "SMTP"), ("10.0.0.0/8", "2001:db8::/32"), NOW + 3600)
 FIGURES = st.integers(0, codec.MAX_FIGURE)
 RECORDS = st.builds(
     Record,
@@ -42,6 +44,23 @@ PENDINGS = st.builds(
     user_code=st.text(),
 )
 FILE = codec.dump_record(record())
+
+
+def several() -> Record:
+    """A record with every kind of slot."""
+    box, key = made()
+    for name, kdf, limits in (
+        ("plain", SlotKdf.ARGON2ID, Limits()),
+        ("generated", SlotKdf.HKDF, Limits()),
+        ("limited", SlotKdf.HKDF, LIMITS),
+        ("ending", SlotKdf.ARGON2ID, Limits(expires_s=NOW + 1)),
+    ):
+        box, _ = slots.add_slot(box, ADA, key, Secret(name), name=name, limits=limits, now_s=NOW, kdf=kdf, cost=CHEAP)
+    used = replace(box.slots[1], last_used_s=NOW + 7)
+    return replace(record(), lockbox=replace(box, slots=(box.slots[0], used, *box.slots[2:])))
+
+
+SEVERAL = codec.dump_record(several())
 
 
 def complaint(data: bytes) -> str:
@@ -167,3 +186,51 @@ def test_a_consents_hash_is_checked() -> None:
 def test_what_could_not_be_read_again_is_not_written(wrong: Record) -> None:
     with pytest.raises(StateError, match=r"what is to be kept of ada@example\.org"):
         codec.dump_record(wrong)
+
+
+# ---- what only some slots have
+
+
+def test_every_kind_of_slot_reads_back_as_it_was() -> None:
+    kept = several()
+    read = codec.parse_record(codec.dump_record(kept))
+    assert read == kept
+    assert [slot.last_used_s for slot in read.lockbox.slots] == [None, NOW + 7, None, None, None]
+
+
+def test_slots_without_limits_are_written_as_they_always_were() -> None:
+    (slot,) = re.findall(rb"(?s)\[slot [0-9a-f]{32}\]\n(.*?)\n\n", FILE)
+    assert re.findall(rb"(?m)^\w+", slot) == [b"name", b"created_s", b"commitment", b"wrapped"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "what"),
+    [
+        (rb"kdf = hkdf", b"kdf = argon2id", r"\] kdf is malformed"),
+        (rb"kdf = hkdf", b"kdf = none", r"\] kdf is malformed"),
+        (rb"protocols = .*", b"protocols = SMTP POP", "not spelt as they are kept"),
+        (rb"protocols = .*", b"protocols = smtp", "not spelt as they are kept"),
+        (rb"protocols = .*", b"protocols = FTP", "'FTP' is no protocol"),
+        (rb"protocols = .*", b"protocols = ", r"\] protocols is malformed"),
+        (rb"protocols = .*", b"protocols = POP  SMTP", r"\] protocols is malformed"),
+        (rb"networks = .*", b"networks = 10.0.0.1/8", "write 10.0.0.0/8"),
+        (rb"networks = .*", b"networks = 10.0.0.0", "not spelt as they are kept"),
+        (rb"networks = .*", b"networks = home", "'home' is no network"),
+        (rb"networks = .*", b"networks = " + b"10.0.0.0/8 " * 9999 + b"::/0", "not spelt as they are kept"),
+        (rb"expires_s = \d+\n(?!obtained)", b"expires_s = -1\n", r"\] expires_s is not a number"),
+        (rb"expires_s = \d+\n(?!obtained)", b"expires_s = 9007199254740991\n", "a year before 9999"),
+        (rb"last_used_s = .*", b"last_used_s = yesterday", r"\] last_used_s is not a number"),
+        (rb"name = .*\ncreated_s", b"name = Cg==\ncreated_s", "cannot be called"),
+    ],
+)
+def test_what_is_wrong_with_a_slot_is_named(pattern: bytes, replacement: bytes, what: str) -> None:
+    data, changes = re.subn(pattern, lambda _: replacement, SEVERAL, count=1)
+    assert changes == 1
+    with pytest.raises(StateDamaged, match=what):
+        codec.parse_record(data)
+
+
+def test_two_slots_with_one_name_are_damaged() -> None:
+    plain, first = codec._text("plain").encode(), codec._text("FIRST").encode()
+    with pytest.raises(StateDamaged, match="two key slots have the same name"):
+        codec.parse_record(SEVERAL.replace(plain, first))

@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -312,3 +313,53 @@ async def test_a_temporary_is_no_account(store: IniStore, state: Path) -> None:
     (state / "accounts" / ".0123.tmp").touch(0o600)
     (state / "accounts" / ".0123.ini").touch(0o600)
     assert await store.accounts() == [ADA]
+
+
+async def test_those_who_ask_at_once_share_one_reading(store: IniStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    await store.save(record(ADA, 1))
+    reads: list[Path] = []
+    read = files.read
+    monkeypatch.setattr(files, "read", lambda path: reads.append(path) or read(path))  # type: ignore[func-returns-value]
+    found = await asyncio.gather(*(store.load(name) for name in (ADA, ADA.upper()) * 500))
+    assert len(reads) == 1
+    assert {each.generation for each in found if each is not None} == {1}
+
+
+async def test_who_asks_once_a_reading_has_begun_gets_one_of_its_own(
+    store: IniStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.save(record(ADA, 1))
+    begun, go, read = threading.Event(), threading.Event(), files.read
+
+    def slow(path: Path) -> files.File | None:
+        found = read(path)
+        begun.set()
+        go.wait()
+        return found
+
+    with monkeypatch.context() as slowly:
+        slowly.setattr(files, "read", slow)
+        early = asyncio.create_task(store.load(ADA))
+        await asyncio.to_thread(begun.wait)
+    await store.save(record(ADA, 2))
+    late = await store.load(ADA)
+    go.set()
+    assert [each.generation for each in (await early, late) if each is not None] == [1, 2]
+
+
+async def test_who_leaves_a_shared_reading_takes_nothing_from_the_others(store: IniStore) -> None:
+    await store.save(record(ADA, 1))
+    leaving, staying = asyncio.create_task(store.load(ADA)), asyncio.create_task(store.load(ADA))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    found = await staying
+    assert found is not None
+
+
+async def test_a_record_that_has_changed_is_not_removed_by_who_has_not_seen_it(store: IniStore) -> None:
+    seen = await store.save(record(ADA, 1))
+    now = await store.save(record(ADA, 2))
+    assert not await store.remove(ADA, only=seen)
+    assert await store.load(ADA) == now
+    assert await store.remove(ADA, only=now)
+    assert not await store.remove(ADA, only=now)

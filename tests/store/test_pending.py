@@ -12,7 +12,7 @@ import pytest
 from emailproxy.errors import StateError, StateExposed
 from emailproxy.secret import Secret
 from emailproxy.store import pending as module
-from emailproxy.store import sealing
+from emailproxy.store import sealing, slots
 from emailproxy.store.base import PendingStore
 from emailproxy.store.folder import StateFolder
 from emailproxy.store.ini import IniStore
@@ -74,7 +74,7 @@ async def test_a_file_is_useless_without_its_state(consents: IniPendingStore, st
     assert path.stat().st_mode & 0o777 == 0o600
     kept = await consents.by_account(ADA)
     assert kept is not None
-    key, _ = sealing.unlock(kept.lockbox, ADA, PASSWORD)
+    key, _ = slots.unlock(kept.lockbox, ADA, PASSWORD)
     state_again = key.open(ADA, "state", 0, kept.sealed_state)
     assert sealing.reveal(state_again, "consent", kept.encrypted) == b"verifier"
 

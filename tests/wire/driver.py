@@ -45,6 +45,7 @@ def credential(token: str = TOKEN, user: str = USER) -> ev.Credential:
 
 class Talk:
     """One client's connection. `answers` come to `NeedToken`, the first to the first; none: the token is awaited.
+    `routes` come before them, one a login.
 
     With a `server` the dialogue talks to that; without one the dial still succeeds, and `serve` says what it hears.
     """
@@ -58,12 +59,14 @@ class Talk:
         dials: bool = True,
         shakes_hands: bool = True,
         terms: ev.Terms | None = None,
+        routes: Iterable[ev.Terms] = (),
         greet: bool = True,
     ) -> None:
         starttls = server.starttls if server is not None else False
         self.dialogue = DIALOGUES[protocol](terms or ev.Terms(starttls=starttls))
         self.server = server
         self.answers = deque(answers)
+        self.routes = deque(routes)
         self.dials = dials
         self.shakes_hands = shakes_hands
         self.effects: list[ev.Effect] = []
@@ -111,11 +114,16 @@ class Talk:
             case ev.Connect() if self.dials:
                 greeting = b"" if self.server is None else self.server.greet()
                 return [ev.ServerConnected(), *_heard(greeting)]
-            case ev.StartTls() if self.shakes_hands:
-                return [ev.TlsStarted(ev.Side.SERVER)]
-            case ev.NeedToken() if self.answers:
+            case ev.StartTls(side, go_ahead):
+                self.said += go_ahead
+                return [ev.TlsStarted(side)] if self.shakes_hands else []
+            case ev.NeedToken(_, rejected):
+                routes = [ev.Routed(self.routes.popleft())] if self.routes and rejected is None else []
+                if not self.answers:
+                    return [*routes]
                 answer = self.answers.popleft()
-                return [ev.TokenReady(answer) if isinstance(answer, ev.Credential) else ev.TokenFailed(answer)]
+                said = ev.TokenReady(answer) if isinstance(answer, ev.Credential) else ev.TokenFailed(answer)
+                return [*routes, said]
         return []
 
     # ---- what came of it
@@ -178,6 +186,7 @@ CODES = {
     Kind.TOKEN_REFUSED: (b"a1 NO [AUTHORIZATIONFAILED] ", b"-ERR [AUTH] ", b"535 5.7.8 "),
     Kind.MISCONFIGURED: (b"a1 NO [CONTACTADMIN] ", b"-ERR [SYS/PERM] ", b"454 4.7.0 "),
     Kind.TOO_MANY: (b"a1 NO [LIMIT] ", b"-ERR [IN-USE] ", b"421 4.7.0 "),
+    Kind.TOO_MANY_SESSIONS: (b"a1 NO [LIMIT] ", b"-ERR [IN-USE] ", b"454 4.7.0 "),
 }
 
 

@@ -16,6 +16,7 @@ from emailproxy.errors import (
     ServerUnavailable,
     TokenRefused,
     TooManyLogins,
+    TooManySessions,
     UnknownAccount,
     WrongPassword,
 )
@@ -51,6 +52,7 @@ ERRORS: list[type[LoginRefused]] = [
     TokenRefused,
     AccountUnusable,
     TooManyLogins,
+    TooManySessions,
 ]
 
 

@@ -32,6 +32,24 @@ def test_a_stranger_is_told_nothing_and_noted_once(protocol: str, data: bytes, w
     assert talk.dialled == 0
 
 
+ADVICE = [
+    (ev.LocalTls.NONE, "switch SSL/TLS and STARTTLS off in the client"),
+    (ev.LocalTls.OFFERED, "choose STARTTLS (not SSL/TLS)"),
+    (ev.LocalTls.REQUIRED, "choose STARTTLS (not SSL/TLS)"),
+]
+
+
+@pytest.mark.parametrize(("local_tls", "advice"), ADVICE)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_who_speaks_tls_too_soon_is_advised_by_what_the_port_has(
+    protocol: str, local_tls: ev.LocalTls, advice: str
+) -> None:
+    talk = Talk(protocol, terms=ev.Terms(seen=("AUTH=XOAUTH2",), local_tls=local_tls))
+    talk.client(HELLO)
+    assert talk.hung_up
+    assert advice in talk.noted[0]
+
+
 @pytest.mark.parametrize(
     ("first", "yet"),
     [
@@ -52,7 +70,7 @@ def test_a_beginning_is_judged_when_it_can_be(first: bytes, yet: bool) -> None:
 
 @pytest.mark.parametrize("first", [b"a LOGIN u p", b"PROXIMA", b"EHLO x", b"\r\n", b"\x15\x03"])
 def test_mail_is_no_stranger(first: bytes) -> None:
-    assert recognise(first) is None
+    assert recognise(first, ev.LocalTls.NONE) is None
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)

@@ -17,6 +17,7 @@ from emailproxy.oauth.attempts import Attempts
 from emailproxy.oauth.blocking import Blocking, unavailable_behind
 from emailproxy.oauth.certificate import ClientCertificate, certificate_of
 from emailproxy.oauth.clientauth import federated_assertion
+from emailproxy.oauth.clientsecret import require_credential
 from emailproxy.oauth.clock import Clock
 from emailproxy.oauth.devicecode import authorization_of
 from emailproxy.oauth.flow import Approval, Consent, DeviceAuthorization, Flow, Grant, TokenSet
@@ -133,11 +134,7 @@ class ClientCredentials:
     async def acquire(self, account: Account, grant: Grant | None = None) -> TokenSet:
         if account.managed_identity is not None:
             return await self._managed_identity.acquire(account)
-        if account.client_secret is None and account.client_assertion_file is None and account.certificate is None:
-            raise AccountUnusable(
-                f"account {account.name} has nothing to authenticate with; add client_secret, jwt_certificate_path or "
-                f"client_assertion_file to [{account.section}]"
-            )
+        require_credential(account)
         scopes = scopes_of(account)
         granted = await self._applications.ask(account, lambda app: app.acquire_token_for_client(scopes), tokens_of)
         return replace(granted, refresh_token=None)  # section 4.4.3: there should be none

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from emailproxy.demo.ledger import TokenInvalid
 from emailproxy.demo.provider import Provider
 
+MOST_SUBMISSIONS = 3
+"""At once, for each mailbox."""
 CHALLENGE = base64.b64encode(b'{"status":"401","schemes":"bearer","scope":"mail"}').decode()
 CAPABILITY = "CAPABILITY IMAP4 IMAP4rev1 AUTH=PLAIN AUTH=XOAUTH2 SASL-IR UIDPLUS MOVE ID UNSELECT IDLE LITERAL+"
 
@@ -38,7 +40,10 @@ class Exchange:
     greeting_names_capabilities: bool = False
     imap_port: int = 0
     smtp_port: int = 0
+    delegates: dict[str, set[str]] = field(default_factory=dict)
+    """Who may open which other mailboxes: Full Access and Send As."""
     attempts: list[Attempt] = field(default_factory=list)
+    submitting: list[str] = field(default_factory=list)
     connections: int = 0
     heard: list[str] = field(default_factory=list)
     """Every line of every client."""
@@ -48,7 +53,12 @@ class Exchange:
             claims = self.provider.verify(token)
         except TokenInvalid:
             return False
-        return role in claims.get("roles", ()) or claims.get("email") == user
+        person = claims.get("email")
+        return role in claims.get("roles", ()) or person == user or user in self.delegates.get(str(person), set())
+
+    def submissions(self, user: str) -> int:
+        """How many of this mailbox's submissions stand."""
+        return self.submitting.count(user)
 
 
 class Conversation(ABC):
@@ -60,6 +70,7 @@ class Conversation(ABC):
     def __init__(self, server: Exchange, connection: socket.socket) -> None:
         self.server = server
         self.round_trips = 0
+        self.user = ""
         self.connection = connection
         self._heard = b""
 
@@ -88,7 +99,8 @@ class Conversation(ABC):
         """Whether an XOAUTH2 initial response logs in."""
         found = re.fullmatch(r"user=([^\x01]*)\x01auth=Bearer ([^\x01]*)\x01\x01", base64.b64decode(response).decode())
         assert found is not None, response
-        accepted = self.server.opens(found[1], found[2], self.role)
+        self.user = found[1]
+        accepted = self.server.opens(self.user, found[2], self.role)
         self.server.attempts.append(Attempt(self.protocol, found[1], accepted, self.round_trips))
         return accepted
 
@@ -125,11 +137,18 @@ class Smtp(Conversation):
     protocol, role = "SMTP", "SMTP.SendAsApp"
 
     def converse(self) -> None:
+        try:
+            self.submit()
+        finally:
+            if self.user in self.server.submitting:
+                self.server.submitting.remove(self.user)
+
+    def submit(self) -> None:
         self.say("220 EX01.example.com Microsoft ESMTP MAIL Service ready")
         secured = logged_in = False
         while True:
-            command = self.line()
-            match command.split(" "):
+            verb, *arguments = self.line().split(" ")
+            match [verb.upper(), *arguments]:
                 case ["EHLO", _]:
                     offers = "250-AUTH LOGIN XOAUTH2" if secured else "250-STARTTLS"
                     self.say("250-EX01.example.com Hello", "250-SIZE 157286400", offers, "250 8BITMIME")
@@ -152,6 +171,10 @@ class Smtp(Conversation):
             self.say("334 ")
             response = self.line()
         if self.accepts(response):
+            if self.server.submissions(self.user) == MOST_SUBMISSIONS:
+                self.say("432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded")
+                return False
+            self.server.submitting.append(self.user)
             self.say("235 2.7.0 Authentication successful")
             return True
         self.say(f"334 {CHALLENGE}")

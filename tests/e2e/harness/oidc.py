@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from jwt.algorithms import RSAAlgorithm
 
 from emailproxy.demo.certificates import Certificate
-from tests.e2e.harness.node import NODE_MODULES
+from tests.e2e.harness.installed import NODE_MODULES
 
 SERVER = Path(__file__).parent / "oidc" / "server.mjs"
 PATIENCE_S = 20.0

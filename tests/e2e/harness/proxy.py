@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -145,12 +145,17 @@ async def running(
 
 @contextlib.asynccontextmanager
 async def serve(
-    *arguments: str | Path, log_file: Path, home: Path, env: Mapping[str, str] | None = None
+    *arguments: str | Path,
+    log_file: Path,
+    home: Path,
+    env: Mapping[str, str] | None = None,
+    command: Sequence[str] = ("serve",),
 ) -> AsyncIterator[Proxy]:
     """Runs `emailproxy serve` in the folder `home`, and yields it when it says READY=1 (sd_notify(3))."""
     with notifications() as notified:
         notify = {"NOTIFY_SOCKET": notified.getsockname()}
-        async with running("serve", *arguments, home=home, env=notify | dict(env or {}), kind=Proxy) as proxy:
+        full = notify | dict(env or {})
+        async with running(*command, *arguments, home=home, env=full, kind=Proxy) as proxy:
             proxy.log_file = log_file
             async with asyncio.timeout(START_S):
                 await _ready(notified, proxy)

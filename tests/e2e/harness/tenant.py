@@ -7,7 +7,7 @@ import contextlib
 import imaplib
 import smtplib
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,9 +91,19 @@ async def tenant(
     scope: str = APPLICATION,
     greeting_names_capabilities: bool = False,
     mail_tls: Callable[[Authority], ssl.SSLContext] | None = None,
+    accounts: Mapping[str, Mapping[str, object]] | None = None,
+    listeners: Mapping[str, Mapping[str, object]] | None = None,
+    settings: Mapping[str, object] | None = None,
     **provider_options: Any,
 ) -> AsyncIterator[Tenant]:
-    """Starts it all. `mail_tls` makes the mail server's certificate, where it is not to be a good one."""
+    """Starts it all.
+
+    Args:
+        mail_tls: makes the mail server's certificate, where it is not to be a good one.
+        accounts: further sections, beside the domain's.
+        listeners: further ports, e.g. `IMAP-2993`, with what is different there.
+        settings: further keys of `[emailproxy]`.
+    """
     authority = Authority.create(folder)
     good = authority.issue("localhost").server_context()
     imap, smtp, redirect = free_ports(3)
@@ -104,11 +114,14 @@ async def tenant(
         with exchange(provider, mail, greeting_names_capabilities=greeting_names_capabilities) as server:
             own = {"ca_file": authority.certificate_file, "state_dir": folder / "state", "log_file": folder / "log"}
             sections: dict[str, dict[str, object]] = {
-                "emailproxy": {**own, "allow_catch_all_accounts": True},
+                "emailproxy": {**own, "allow_catch_all_accounts": True, **(settings or {})},
                 f"IMAP-{imap}": upstream(server.imap_port),
                 f"SMTP-{smtp}": upstream(server.smtp_port, starttls=True),
                 "@example.com": _account(provider, client, scope),
+                **{name: dict(keys) for name, keys in (accounts or {}).items()},
             }
+            for name, keys in (listeners or {}).items():
+                sections[name] = sections[f"IMAP-{imap}" if name.startswith("IMAP") else f"SMTP-{smtp}"] | dict(keys)
             config = write_config(folder / "emailproxy.ini", sections)
             async with serve("--config", config, log_file=folder / "log", home=folder) as proxy:
                 yield Tenant(authority, provider, server, proxy, imap, smtp)

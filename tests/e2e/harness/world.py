@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import imaplib
+import poplib
+import smtplib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +137,22 @@ def imap_login(port: int, user: str = USER, password: str = PASSWORD) -> list[st
     with imaplib.IMAP4("127.0.0.1", port) as client:
         client.login(user, password)
         return [line.decode() for line in client.list()[1] if isinstance(line, bytes)]
+
+
+def pop_login(port: int, user: str = USER, password: str = PASSWORD) -> int:
+    """Logs in and out; returns how many messages there are."""
+    client = poplib.POP3("127.0.0.1", port)
+    client.user(user)
+    client.pass_(password)
+    count, _ = client.stat()
+    client.quit()
+    return count
+
+
+def smtp_login(port: int, user: str = USER, password: str = PASSWORD) -> None:
+    """Logs in and out."""
+    with smtplib.SMTP("127.0.0.1", port) as client:
+        client.login(user, password)
 
 
 def upstream(port: int, *, host: str = "localhost", starttls: bool = False) -> dict[str, object]:
