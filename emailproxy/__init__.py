@@ -19,13 +19,15 @@ The way of one login::
   waits for a person, `redirect` takes the provider's answers, `advice` knows what their errors mean, `hooks` tell it.
 - `store` keeps records and pending consents in a folder of INI files; `store.sealing`, `store.slots`
   and `store.warm` alone touch key material.
-- `config` makes frozen models of an INI file, and finds all of its faults at once.
-- `service` builds all of it, and puts another configuration in force as sessions stand; `admin` is a running server's
-  control socket; `check` tries every link of the chain; `cli` is the command line; `demo` is an embedded provider and
-  mailbox to try it with.
+- `config` makes frozen models of an INI file, and finds all of its faults at once; `config.cached` and
+  `config.importing` read what other programs keep of accounts, `config.outbound` says which proxy a connection takes.
+- `service` builds all of it, and puts another configuration in force as sessions stand.
+- `admin` is a running server's control socket: `routes` answers, `api` carries that by HTTP, `client` asks.
+- `check` tries every link of the chain; `certificates` makes certificates, for `emailproxy certificate` and the demo;
+  `demo` is an embedded provider and mailbox to try it all with; `cli` is the command line.
 
 Imports go one way: ``errors, names, secret`` <- ``config, wire, store`` <- ``oauth, net`` <- ``service`` <-
-``check, admin`` <- ``cli, demo``. A test enforces it.
+``admin, check, demo`` <- ``cli``; ``certificates`` imports none of these. A test enforces it.
 """
 
 __version__ = "0.1.0"

@@ -104,8 +104,8 @@ class Client:
                 "as root"
             )
         raise NotRunning(
-            f"no emailproxy server runs for the state folder {self._state_dir}; start it with emailproxy serve, or name "
-            "the configuration of the one that runs with --config"
+            f"no emailproxy server runs for the state folder {self._state_dir}; start it with emailproxy serve, or "
+            "name the configuration of the one that runs with --config"
         )
 
     def _check(self, place: Path, connected: socket.socket) -> None:

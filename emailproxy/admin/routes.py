@@ -50,10 +50,6 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True)
 
 
-class Nothing(Message):
-    pass
-
-
 class OfAccount(Message):
     account: str
 

@@ -75,7 +75,7 @@ class New:
 # ---- looking
 
 
-@click.command("passwords", short_help="List its local passwords: names, last use, limits.")
+@click.command("passwords", short_help="An account's local passwords: names, last use, limits.")
 @click.argument("account")
 @json_option
 @config_option
@@ -125,7 +125,7 @@ async def _slots(place: Place, found: Passwords, account: str) -> tuple[Slot, ..
 # ---- adding
 
 
-@click.command("add-password", short_help="Add one, for one more device or program.")
+@click.command("add-password", short_help="Add a local password, for one more device or program.")
 @click.argument("account")
 @click.option("--name", required=True, help="What the password is for, e.g. scanner.")
 @click.option("--protocol", "protocols", multiple=True, metavar="NAMES",
@@ -238,7 +238,7 @@ async def _added(place: Place, account: str, new: New, unlock_file: IO[str] | No
 # ---- changing, removing
 
 
-@click.command("change-password", short_help="Put another password in the place of one.")
+@click.command("change-password", short_help="Put another local password in the place of one.")
 @click.argument("account")
 @new_password_option
 @ask_option
@@ -279,7 +279,7 @@ async def _changed(place: Place, account: str, new: Secret | None, unlock_file: 
     return {"account": account, **slot_facts(slot), "password": password.reveal()}
 
 
-@click.command("remove-password", short_help="Remove one, by its name.")
+@click.command("remove-password", short_help="Remove a local password, by its name.")
 @click.argument("account")
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Also the last one, and with it the account's tokens.")

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -71,7 +71,7 @@ def run(
     """
     from emailproxy.service import new_event_loop
 
-    source = Source(ini.find(config_path).absolute(), state_dir, log_file, cache_store)
+    source = Source(ini.find(config_path), state_dir, log_file, cache_store)
     config = source.read()
     settings = config.settings
     running = logfile.start(settings.log_file, size_mib=settings.log_size_mib, files=settings.log_files, debug=debug)
@@ -132,7 +132,7 @@ class Running:
     def __init__(self, source: Source, config: Config) -> None:
         from emailproxy.service import Service
 
-        self._source = source
+        self._source = replace(source, path=source.path.absolute())  # from now on others read what is said of it
         self._config = config
         self._service: Service = Service(config)
         self._control: ControlSocket | None = None

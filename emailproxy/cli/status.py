@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from emailproxy.cli import tables
 from emailproxy.cli.options import config_option, json_option, state_option
 from emailproxy.cli.reach import Place
 from emailproxy.errors import addressed
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Facts = dict[str, Any]
 
@@ -39,6 +42,19 @@ def _show(facts: Facts) -> None:
     tables.say(shown, f"emailproxy {facts['version']}, process {facts['pid']}, has run for {up}")
     loaded = tables.local(facts["config"]["loaded"])
     tables.say(shown, f"configuration {facts['config']['path']}, as of {loaded}; state {facts['state_dir']}")
+    _show_listeners(shown, facts)
+    _show_accounts(shown, facts)
+    for line in facts["accounts"]:
+        if line["last_error"]:
+            tables.say(shown, f"{line['account']}: {addressed(line['last_error'], line['account'])}")
+    for account in facts["degraded"]:
+        tables.say(shown, f"{account}: degraded: its newest tokens are in memory only, as its file cannot be written; "
+                   "a restart would lose them; see the log")  # fmt: skip
+    refused = ", ".join(f"{count} {reason}" for reason, count in facts["refused"].items())
+    tables.say(shown, f"logins refused since the start: {refused or 'none'}")
+
+
+def _show_listeners(shown: Console, facts: Facts) -> None:
     tables.show(
         shown,
         ("Section", "Listens on", "TLS", "Mail server", "Sessions", "Logged in"),
@@ -54,6 +70,9 @@ def _show(facts: Facts) -> None:
             for line in facts["listeners"]
         ],
     )
+
+
+def _show_accounts(shown: Console, facts: Facts) -> None:
     tables.show(
         shown,
         ("Account", "State", "Access token obtained", "ends", "Sessions", "Storage"),
@@ -69,11 +88,3 @@ def _show(facts: Facts) -> None:
             for line in facts["accounts"]
         ],
     )
-    for line in facts["accounts"]:
-        if line["last_error"]:
-            tables.say(shown, f"{line['account']}: {addressed(line['last_error'], line['account'])}")
-    for account in facts["degraded"]:
-        tables.say(shown, f"{account}: degraded: its newest tokens are in memory only, as its file cannot be written; "
-                   "a restart would lose them; see the log")  # fmt: skip
-    refused = ", ".join(f"{count} {reason}" for reason, count in facts["refused"].items())
-    tables.say(shown, f"logins refused since the start: {refused or 'none'}")

@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
 
-from emailproxy.config.model import SECONDS, Account, Route
+from emailproxy.config.model import SECONDS, Account, Route, Settings
 from emailproxy.errors import (
     AccountUnusable,
     ConsentRequired,
@@ -54,6 +56,35 @@ MIN_WHY = 40  # characters; less than that says nothing
 CONSENT_WAIT_S = 20 * SECONDS
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerSettings:
+    """What a broker at work can be told anew."""
+
+    consent_wait_s: float = CONSENT_WAIT_S
+    """How long a login waits for a person."""
+    refresh_margin_s: float = MARGIN_S
+    """How long before its end an access token is renewed."""
+    keep_alive_s: float = KEEP_ALIVE_S
+    """How long a refresh token may lie idle."""
+    seal_client_secrets: bool = False
+    """`encrypt_client_secret_on_first_use`."""
+    login_password_is_client_secret: bool = False
+    """`use_login_password_as_client_credentials_secret`."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        return cls(
+            consent_wait_s=settings.consent_wait,
+            refresh_margin_s=settings.refresh_margin,
+            keep_alive_s=settings.keep_alive,
+            seal_client_secrets=settings.encrypt_client_secret_on_first_use,
+            login_password_is_client_secret=settings.use_login_password_as_client_credentials_secret,
+        )
+
+
+DEFAULTS = BrokerSettings()
+
+
 class TokenBroker:
     """Logins become credentials."""
 
@@ -66,19 +97,13 @@ class TokenBroker:
         *,
         listener: Listener | None = None,
         cached: CachedOf = nothing,
-        consent_wait_s: float = CONSENT_WAIT_S,
-        refresh_margin_s: float = MARGIN_S,
-        keep_alive_s: float = KEEP_ALIVE_S,
-        seal_client_secrets: bool = False,
-        login_password_is_client_secret: bool = False,
+        settings: BrokerSettings = DEFAULTS,
         notify: Notify = nobody,
         clock: Clock | None = None,
         cost: slots.Cost = slots.DEFAULT_COST,
     ) -> None:
         """`resolve` gives the account of a login name, or raises UnknownAccount or AccountUnusable; it is asked again
         each time, as a reload may change what it says. `cached` is what another proxy kept of an account.
-
-        The settings are as `configure` has them.
         """
         clock = clock or Clock()
         self._resolve = resolve
@@ -88,11 +113,11 @@ class TokenBroker:
         self._notify = notify
         self._keyring = Keyring(records, clock=clock, cost=cost)
         offers = Offers(flows, self._keyring, clock=clock)
-        self._holdings = Holdings(records, clock=clock, margin_s=refresh_margin_s)
+        self._holdings = Holdings(records, clock=clock)
         self._wallet = Wallet(records, flows, self._holdings, clock=clock, notify=notify)
         self.passwords = Passwords(records, self._keyring, self._key_of, discard=consents.discard)
         self._newcomers = Newcomers(records, flows, self._keyring, offers, self._holdings, self._wallet, clock=clock)
-        self._keeper = Keeper(self._holdings, self._wallet, flows, resolve, clock=clock, keep_alive_s=keep_alive_s)
+        self._keeper = Keeper(self._holdings, self._wallet, flows, resolve, clock=clock)
         self._takeover = Takeover(records, self._keyring, cached, clock=clock)
         self._sign_ins = SignIns(records, consents, self._keyring, listener=listener)
         self._sealing = SecretSealing(records, self._holdings)
@@ -103,37 +128,14 @@ class TokenBroker:
             )
         )  # fmt: skip
         self._handed: OrderedDict[str, Secret] = OrderedDict()
-        self.configure(
-            consent_wait_s=consent_wait_s,
-            refresh_margin_s=refresh_margin_s,
-            keep_alive_s=keep_alive_s,
-            seal_client_secrets=seal_client_secrets,
-            login_password_is_client_secret=login_password_is_client_secret,
-        )
+        self.configure(settings)
 
-    def configure(
-        self,
-        *,
-        consent_wait_s: float,
-        refresh_margin_s: float,
-        keep_alive_s: float,
-        seal_client_secrets: bool = False,
-        login_password_is_client_secret: bool = False,
-    ) -> None:
-        """The settings from now on, also of a broker at work; what `resolve` says of accounts counts anyway.
-
-        Args:
-            consent_wait_s: how long a login waits for a person.
-            refresh_margin_s: how long before its end an access token is renewed.
-            keep_alive_s: how long a refresh token may lie idle.
-            seal_client_secrets: `encrypt_client_secret_on_first_use`.
-            login_password_is_client_secret: `use_login_password_as_client_credentials_secret`.
-        """
-        self._consent_wait_s = consent_wait_s
-        self._seals = seal_client_secrets
-        self._flows.login_passwords = login_password_is_client_secret
-        self._holdings.renew_before(refresh_margin_s)
-        self._keeper.configure(keep_alive_s=keep_alive_s)
+    def configure(self, settings: BrokerSettings) -> None:
+        """The settings from now on, also of a broker at work; what `resolve` says of accounts counts anyway."""
+        self._settings = settings
+        self._flows.login_passwords = settings.login_password_is_client_secret
+        self._holdings.renew_before(settings.refresh_margin_s)
+        self._keeper.configure(keep_alive_s=settings.keep_alive_s)
 
     def start(self) -> None:
         """Renews the tokens of unlocked accounts ahead of their end from now on; for a server, once."""
@@ -187,7 +189,7 @@ class TokenBroker:
                 await self._newcomers.settle(account, login.password)
             except StateError as error:
                 raise AccountUnusable(str(error)) from error
-        if self._seals:
+        if self._settings.seal_client_secrets:
             await self._sealing.seal(account)
 
     def refused(self, login: Login, visit: Visit, error: LoginRefused) -> None:
@@ -241,16 +243,17 @@ class TokenBroker:
                 await self._without_person(account, record, password, replace=replace)
                 return None
             if replace and record is not None:
-                held = self._holdings.get(account.key)
-                secret = None if held is None else held.client_secret
-                waiting = await self._sign_ins.replacing(
-                    account, record, password, slot_name=slot_name, client_secret=secret
-                )
+                waiting = await self._replaced(account, record, password, slot_name)
             else:
                 waiting = await self._asked_for(account, record, password, slot_name)
             if waiting is not None:
                 return waiting
         raise busy(configured)
+
+    async def _replaced(self, account: Account, record: Record, password: Secret, slot_name: str) -> Waiting | None:
+        held = self._holdings.get(account.key)
+        secret = None if held is None else held.client_secret
+        return await self._sign_ins.replacing(account, record, password, slot_name=slot_name, client_secret=secret)
 
     async def _without_person(
         self, account: Account, record: Record | None, password: Secret, *, replace: bool
@@ -315,7 +318,7 @@ class TokenBroker:
     async def _cold(self, account: Account, login: Login, visit: Visit, rejected: str | None) -> TokenSet:
         refusal = None if rejected is None else Refusal(self._handed.get(visit.session), rejected)
         outcome = await self._logins.run(account, login.password, visit, refusal)
-        if isinstance(outcome, Waiting) and await outcome.wait(self._consent_wait_s):
+        if isinstance(outcome, Waiting) and await outcome.wait(self._settings.consent_wait_s):
             outcome = await self._logins.run(account, login.password, visit, None)
         if isinstance(outcome, TokenSet):
             return outcome

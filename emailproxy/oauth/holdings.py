@@ -69,10 +69,10 @@ class Watcher(Protocol):
 class Holdings:
     """The accounts that are unlocked, those used last at the end."""
 
-    def __init__(self, records: TokenStore, *, clock: Clock, margin_s: float = MARGIN_S) -> None:
+    def __init__(self, records: TokenStore, *, clock: Clock) -> None:
         self._records = records
         self._clock = clock
-        self._margin_s = margin_s
+        self._margin_s: float = MARGIN_S
         self._held: OrderedDict[str, Held] = OrderedDict()
         self.watcher: Watcher | None = None
 

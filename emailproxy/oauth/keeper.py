@@ -74,14 +74,13 @@ class Keeper:
         resolve: Callable[[str], Account],
         *,
         clock: Clock,
-        keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
         self._holdings = holdings
         self._wallet = wallet
         self._flows = flows
         self._resolve = resolve
         self._clock = clock
-        self._keep_alive_s = keep_alive_s
+        self._keep_alive_s: float = KEEP_ALIVE_S
         self._kept: dict[str, Entry | None] = {}
         """By name of account; None while it is being renewed."""
         self._heap: list[Entry] = []

@@ -89,6 +89,10 @@ class Newcomers:
             WrongPassword, TooManyLogins: as `Offers.acquire` says.
         """
         name = self._name(account, password)
+        settling = self._settling.join(name)
+        if settling is not None and name[1] == ANYBODYS:
+            await asyncio.wait([settling])  # the first login's password is just becoming the account's: is this it?
+            return None
         replaces = key_of(record)
         draft = self._drafts.get(name)
         usable = draft is not None and draft.replaces == replaces and draft.term.is_fresh(self._clock.now())
@@ -136,7 +140,7 @@ class Newcomers:
         Raises:
             StateError: the record cannot be stored; the account stays as it was.
         """
-        await self._settling.run((account.key, password), lambda: self._settle(account, password))
+        await self._settling.run(self._name(account, password), lambda: self._settle(account, password))
 
     async def _settle(self, account: Account, password: Secret) -> None:
         name = self._name(account, password)

@@ -39,7 +39,7 @@ class StandIn:
         try:
             return await self._broker.token(whole, visit, rejected)
         except WrongPassword as error:
-            raise error if whole is login else WrongPassword(f"login_as_password: {error}") from None
+            raise error if whole is login else type(error)(f"login_as_password: {error}") from None
 
     async def accepted(self, login: Login, visit: Visit) -> None:
         await self._broker.accepted(await self._whole(login), visit)

@@ -1,6 +1,6 @@
-"""aiohttp's HTTP server with the limits that it lacks: one request a connection, 16 KiB, 10 s for the header.
+"""The redirect listener's HTTP server, with the limits that aiohttp's lacks: 16 KiB a connection, 10 s for the header.
 
-Imported when a listener is first needed: aiohttp costs 14 MiB and 0.1 s.
+Imported when a listener is first needed, as what it is made of.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -16,6 +15,7 @@ from aiohttp.web_protocol import RequestHandler
 from emailproxy.config.model import KIB, MINUTES
 from emailproxy.oauth import pages
 from emailproxy.oauth.callback import Ask
+from emailproxy.oauth.httpserver import Connection, HttpServer, hosts_of
 from emailproxy.oauth.pages import Page
 
 MAX_HEADER = 16 * KIB  # octets; codes have 2 KiB, and other programs on localhost set cookies
@@ -25,21 +25,18 @@ WHOLE_S = 1 * MINUTES  # for everything after the header: the code's exchange ta
 NAVIGATION = {"Sec-Fetch-Mode": ("navigate",), "Sec-Fetch-Dest": ("document",)}
 """What browsers say of a page that their person goes to (W3C Fetch Metadata); others say nothing."""
 
-NOWHERE = logging.Logger("nowhere", logging.CRITICAL + 1)
-"""For aiohttp's own words: they may quote a request line, and with it a code."""
-
 log = logging.getLogger("emailproxy.oauth")
 
 Answer = Callable[[Ask], Awaitable[Page]]
 
 
-class Connection(RequestHandler):
-    """One connection, one request."""
+class Limited(Connection):
+    """One connection of so many octets."""
 
     __slots__ = ("_octets",)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, server: HttpServer) -> None:
+        super().__init__(server)
         self._octets = 0
 
     def data_received(self, data: bytes) -> None:
@@ -49,22 +46,14 @@ class Connection(RequestHandler):
             return
         super().data_received(data)
 
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """A request that does not parse; aiohttp would quote it."""
-        return response_of(pages.unreadable() if status < 500 else pages.broken())
 
-
-class Server(web.Server):
+class Server(HttpServer):
     """Makes connections, and ends slow ones."""
 
+    max_header = MAX_HEADER
+
     def __init__(self, answer: Answer, *, header_s: float) -> None:
-        super().__init__(self._respond)
+        super().__init__("the redirect listener", log)
         self._answer = answer
         self._header_s = header_s
         self._timers: dict[RequestHandler, asyncio.TimerHandle] = {}
@@ -72,15 +61,7 @@ class Server(web.Server):
         """Connections without a whole header yet, oldest first."""
 
     def __call__(self) -> RequestHandler:
-        return Connection(
-            self,
-            loop=asyncio.get_running_loop(),
-            logger=NOWHERE,
-            access_log=None,
-            max_line_size=MAX_HEADER,
-            max_field_size=MAX_HEADER,
-            lingering_time=0,
-        )
+        return Limited(self)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
@@ -102,28 +83,23 @@ class Server(web.Server):
             timer.cancel()
         self._timers[handler] = asyncio.get_running_loop().call_later(limit_s, transport.abort)
 
-    async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest) -> web.Response:
         self._silent.pop(request.protocol, None)
         if request.transport is not None and request.protocol in self._timers:
             self._limit(request.protocol, request.transport, WHOLE_S)
-        try:
-            return response_of(await self._answer(ask_of(request)))
-        except ValueError:  # a target that is no URL
-            return response_of(pages.unreadable())
-        except Exception as error:
-            log.error("the redirect listener failed (%s)", type(error).__name__)  # its text may hold a code
-            return response_of(pages.broken())
+        return response_of(await self._answer(ask_of(request)))
+
+    def unreadable(self) -> web.Response:
+        return response_of(pages.unreadable())
+
+    def broken(self) -> web.Response:
+        return response_of(pages.broken())
 
 
 def ask_of(request: web.BaseRequest) -> Ask:
-    """Foreign, missing and doubled hosts pass aiohttp, and an absolute-form target overrides them: all count."""
-    named: list[str | None] = [*request.headers.getall("Host", [])]
-    target = request.url.host
-    if target is not None and ":" in target:  # yarl takes an IPv6 address out of its brackets
-        target = f"[{target}]"
     return Ask(
         method=request.method,
-        hosts=(*(named or [None]), target),
+        hosts=hosts_of(request),
         origins=tuple(request.headers.getall("Origin", [])),
         embedded=any(
             sent not in usual for name, usual in NAVIGATION.items() for sent in request.headers.getall(name, [])
@@ -134,8 +110,6 @@ def ask_of(request: web.BaseRequest) -> Ask:
 
 
 def response_of(page: Page) -> web.Response:
-    response = web.Response(
+    return web.Response(
         text=page.text, content_type="text/html", charset="utf-8", status=page.status, headers=page.headers
     )
-    response.force_close()
-    return response

@@ -7,13 +7,13 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, Self, TypedDict
+from typing import Any, Self
 
 from emailproxy.config import catchall
-from emailproxy.config.model import Account, Config, Settings
+from emailproxy.config.model import Account, Config
 from emailproxy.config.outbound import Outbound
 from emailproxy.errors import AccountUnusable, LoginRefused
-from emailproxy.oauth.broker import TokenBroker
+from emailproxy.oauth.broker import BrokerSettings, TokenBroker
 from emailproxy.oauth.commands import Commands
 from emailproxy.oauth.consent import Consents
 from emailproxy.oauth.flows import Flows
@@ -34,26 +34,6 @@ HOOKS = (
     "hook_secret",
 )
 """The settings that hooks are made of."""
-
-
-class BrokerSettings(TypedDict):
-    """As `TokenBroker` takes them."""
-
-    consent_wait_s: float
-    refresh_margin_s: float
-    keep_alive_s: float
-    seal_client_secrets: bool
-    login_password_is_client_secret: bool
-
-
-def _for_broker(settings: Settings) -> BrokerSettings:
-    return {
-        "consent_wait_s": settings.consent_wait,
-        "refresh_margin_s": settings.refresh_margin,
-        "keep_alive_s": settings.keep_alive,
-        "seal_client_secrets": settings.encrypt_client_secret_on_first_use,
-        "login_password_is_client_secret": settings.use_login_password_as_client_credentials_secret,
-    }
 
 
 class Authority:
@@ -79,8 +59,8 @@ class Authority:
             self.flows,
             listener=self.redirects,
             cached=lambda account: catchall.cached(self._config, account.key),
+            settings=BrokerSettings.of(settings),
             notify=self._notify,
-            **_for_broker(settings),
         )
 
     async def __aenter__(self) -> Self:
@@ -114,7 +94,7 @@ class Authority:
         before, self._config = self._config.settings, config
         settings = config.settings
         self._commands.hide(config.variables)
-        self.broker.configure(**_for_broker(settings))
+        self.broker.configure(BrokerSettings.of(settings))
         if any(getattr(before, name) != getattr(settings, name) for name in HOOKS):
             former = asyncio.get_running_loop().create_task(self._hooks.close())
             self._former_hooks.add(former)

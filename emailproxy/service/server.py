@@ -182,7 +182,7 @@ class Service:
             "pid": os.getpid(),
             "started": rfc3339(self._started_s),
             "uptime_s": int(now_s - self._started_s),
-            "config": {"path": str(self._config.path), "loaded": rfc3339(self._loaded_s)},
+            "config": {"path": str(self._config.path.absolute()), "loaded": rfc3339(self._loaded_s)},
             "state_dir": str(settings.state_dir),
             "listeners": [
                 *(self._facts_of(listener, retired=False) for listener in self._listeners.values()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from emailproxy.cli.main import cli
 from emailproxy.config import ini
-from tests.cli.site import Site
+from tests.cli.site import SERVICE, Site
 
 Register = Callable[..., Result]
 
@@ -29,6 +30,17 @@ def reachable() -> Iterator[Path]:
         folder = Path(name)
         folder.chmod(0o755)
         yield folder
+
+
+@pytest.fixture
+async def services_site(reachable: Path) -> AsyncIterator[Site]:
+    """A site whose folders belong to the service's user."""
+    async with Site.at(reachable) as site:
+        for folder in (site.state, site.log_file.parent):
+            folder.mkdir(0o700)
+            os.chown(folder, SERVICE, SERVICE)
+        os.chown(site.config, SERVICE, SERVICE)
+        yield site
 
 
 @pytest.fixture

@@ -244,3 +244,14 @@ async def under_a_manager(site: Site, *command: str | Path, user: int | None = N
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.communicate()
+
+
+async def reply(port: int, user: str, password: str) -> bytes:
+    """What a login gets; the right password gets as far as the mail server, which is not there."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f'a LOGIN {user} "{password}"\r\n'.encode())
+    async with asyncio.timeout(20):
+        while not (line := await reader.readline()).startswith(b"a "):
+            assert line
+    writer.close()
+    return line

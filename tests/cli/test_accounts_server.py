@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
 
 from tests.cli.screen import terminal
 from tests.cli.site import (
@@ -21,21 +15,11 @@ from tests.cli.site import (
     Site,
     another_user,
     approve,
+    reply,
     under_a_manager,
 )
 
 NEW = "canary-new-password"
-
-
-async def reply(port: int, user: str, password: str) -> bytes:
-    """What a login gets; the right password gets as far as the mail server, which is not there."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(f'a LOGIN {user} "{password}"\r\n'.encode())
-    async with asyncio.timeout(20):
-        while not (line := await reader.readline()).startswith(b"a "):
-            assert line
-    writer.close()
-    return line
 
 
 async def added(site: Site, name: str, *arguments: str) -> Ended:
@@ -98,17 +82,6 @@ async def test_a_fresh_sign_in_replaces_passwords_that_nobody_knows(site: Site) 
         assert NEW not in program.output
     assert await site.log_in(ADA, NEW)
     assert not await site.log_in(ADA, PASSWORD)
-
-
-@pytest.fixture
-async def services_site(reachable: Path) -> AsyncIterator[Site]:
-    """A site whose folders belong to the service's user."""
-    async with Site.at(reachable) as site:
-        for folder in (site.state, site.log_file.parent):
-            folder.mkdir(0o700)
-            os.chown(folder, SERVICE, SERVICE)
-        os.chown(site.config, SERVICE, SERVICE)
-        yield site
 
 
 @ROOT_ONLY

@@ -100,15 +100,15 @@ async def test_a_log_that_all_can_read_is_told(site: Site) -> None:
 
 @ROOT_ONLY
 def test_what_root_makes_belongs_to_who_owns_the_folder(tmp_path: Path) -> None:
-    path = tmp_path / "emailproxy.log"
+    path = tmp_path / "made" / "log" / "emailproxy.log"
     os.chown(tmp_path, SERVICE, GROUP)
-    with logging_to(path, octets=100):
-        write(1, 9)
-    path.unlink()
     with logfile.appended(path):
         log.info("by another command")
     assert messages(path.read_text()) == ["by another command"]
-    for file in tmp_path.iterdir():
+    path.unlink()
+    with logging_to(path, octets=100):
+        write(1, 9)
+    for file in tmp_path.rglob("*"):
         assert (file.stat().st_uid, file.stat().st_gid) == (SERVICE, GROUP)
 
 

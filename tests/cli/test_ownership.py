@@ -26,9 +26,9 @@ from tests.cli.site import (
     another_user,
     approve,
     ended,
+    reply,
     under_a_manager,
 )
-from tests.cli.test_accounts_server import reply
 from tests.e2e.harness.proxy import COMMAND
 from tests.e2e.harness.world import write_config
 

@@ -43,7 +43,7 @@ async def test_it_shows_listeners_and_accounts_and_reloads(site: Site) -> None:
         site.config.write_text(site.config.read_text().replace(f"[{ADA}]", "[eve@example.org]"))
         again = await site.run("reload")
         # with --config, as every command of a `Site`, the text comes from the command
-        assert (again.code, again.out) == (0, f"unchanged: IMAP-{site.imap}\n")
+        assert (again.code, again.out) == (0, f"The configuration is in force.\nunchanged: IMAP-{site.imap}\n")
         accounts = json.loads((await site.run("status", "--json")).out)["accounts"]
         assert "eve@example.org" in [account["account"] for account in accounts]
 
@@ -52,6 +52,7 @@ async def test_it_shows_listeners_and_accounts_and_reloads(site: Site) -> None:
         assert (wrong.code, wrong.out) == (78, "")
         assert [line for line in wrong.complaints if "log_files" in line]
         assert wrong.complaints[0].startswith(f"emailproxy: {site.config}:")
+        assert "the configuration before stays in force" in wrong.complaints[-1]
     assert not place.exists()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,17 +13,6 @@ from tests.cli.records import messages
 from tests.cli.site import ADA, PASSWORD, ROOT_ONLY, SERVICE, Ended, Site, another_user, ended, under_a_manager
 
 pytestmark = ROOT_ONLY
-
-
-@pytest.fixture
-async def services_site(reachable: Path) -> AsyncIterator[Site]:
-    """A site whose folders belong to the service's user."""
-    async with Site.at(reachable) as site:
-        for folder in (site.state, site.log_file.parent):
-            folder.mkdir(0o700)
-            os.chown(folder, SERVICE, SERVICE)
-        os.chown(site.config, SERVICE, SERVICE)
-        yield site
 
 
 async def as_the_service(site: Site, *arguments: str) -> Ended:

@@ -24,7 +24,6 @@ from tests.e2e.harness.world import PASSWORD, USER
 LONG = bool(os.environ.get("EMAILPROXY_LONG_TESTS"))
 WAVES = 10 if LONG else 1
 EACH = 10_000 if LONG else 3_000  # guesses of one wave
-CONNECTIONS = 4 if LONG else 1  # of each address
 ADDRESSES = [f"127.0.1.{number}" for number in range(1, 51)]
 PROTOCOLS = ("IMAP", "SMTP")
 OWNERS = "127.0.2.51"
@@ -49,7 +48,7 @@ class Flood:
     async def run(self, guesses: int) -> None:
         """Until so many are answered; those that wait for a derivation then give up."""
         self._left, self._over = guesses, asyncio.Event()
-        clients = zip(ADDRESSES * CONNECTIONS, itertools.cycle(PROTOCOLS))
+        clients = zip(ADDRESSES, itertools.cycle(PROTOCOLS))
         guessing = [asyncio.create_task(self._guess(*client)) for client in clients]
         await self._over.wait()
         for task in guessing:

@@ -251,7 +251,7 @@ async def test_what_cannot_be_put_in_force_changes_nothing_and_what_is_gone_is_r
         sockets, standing, text = inodes(proxy, ports), await session(world.local.imap), config.read_text()
 
         config.write_text(f"{text}[IMAP-0]\nserver_port = x\n[eve@example.com]\ntoken_ulr = y\n")
-        said = await hang_up(proxy, r"\[eve@example.com\] client_id")
+        said = await hang_up(proxy, r"\[eve@example.com\] token_ulr")
         assert "the configuration is wrong, and the one before stays in force" in said
         for fault in (r"\[IMAP-0\]", r"token_ulr: .*did you mean token_url", r"client_id: is missing"):
             assert re.search(rf"ERROR {re.escape(str(config))}:\d+: .*{fault}", said), f"{fault}\n{said}"
@@ -277,7 +277,7 @@ async def test_what_cannot_be_put_in_force_changes_nothing_and_what_is_gone_is_r
         assert json.loads(asked.output)["unchanged"] == [one["section"] for one in before["listeners"]]
         with pytest.raises(imaplib.IMAP4.error, match="AUTHENTICATIONFAILED"):
             await asyncio.to_thread(imap_login, world.local.imap)
-        assert f"Proxy config file entry missing for account {USER} - aborting login" in proxy.log
+        await proxy.printed(f"Proxy config file entry missing for account {USER} - aborting login")
         await world.sign_in(proxy, NEW)
         await command(standing, "NOOP")
 

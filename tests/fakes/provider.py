@@ -64,12 +64,14 @@ class Altered:
 class Hang:
     """No reply until `release` is called; then the honest one."""
 
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
     def release(self) -> None:
         self.released.set()
 
     async def answer(self, provider: FakeProvider, request: web.Request) -> web.StreamResponse:
+        self.reached.set()
         waits = [asyncio.ensure_future(event.wait()) for event in (self.released, provider.stopping)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:

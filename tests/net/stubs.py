@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from emailproxy.config.model import MailProtocol, Route, Server
+from emailproxy.demo.certificates import Authority
 from emailproxy.errors import LoginRefused, WrongPassword
 from emailproxy.net.activation import Activated
 from emailproxy.net.dial import Dialer
@@ -20,6 +21,7 @@ from emailproxy.wire.events import Advice, Credential, Login, Visit
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 LIMITS = SessionLimits(max_connections=100, max_connections_per_address=100, login_timeout_s=30.0)
+LOGIN = b"a LOGIN user@example.com secret\r\n"
 GREETING = b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2] ready\r\n"
 
 
@@ -82,7 +84,7 @@ class Proxy:
         return await asyncio.open_connection(self.host, self.port, **kwargs)  # type: ignore[arg-type]
 
     async def log_in(
-        self, command: bytes = b"a LOGIN user@example.com secret\r\n", **kwargs: object
+        self, command: bytes = LOGIN, **kwargs: object
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """An IMAP client whose login the server took."""
         reader, writer = await self.connect(**kwargs)
@@ -160,12 +162,30 @@ async def proxy_to(
         dialer.close()
 
 
+@asynccontextmanager
+async def proxy_before(handler: Handler, authority: Authority, **settings: object) -> AsyncIterator[Proxy]:
+    """A listening section in front of a TLS server that does so; `settings` as `proxy_to` takes them."""
+    async with (
+        upstream_server(handler, authority.issue("localhost").server_context()) as port,
+        proxy_to(port, authority.certificate_file, **settings) as proxy,  # type: ignore[arg-type]
+    ):
+        yield proxy
+
+
 async def accept_login(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
     """An IMAP server's side of a login that it takes; returns the command."""
     writer.write(GREETING)
     command = await reader.readline()
     writer.write(command.split()[0] + b" OK logged in\r\n")
     return command
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """An IMAP server that takes a login, and then sends back what it gets."""
+    await accept_login(reader, writer)
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
 
 
 async def taken(writer: asyncio.StreamWriter, data: bytes) -> bool:

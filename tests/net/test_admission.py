@@ -6,7 +6,6 @@ import asyncio
 import ipaddress
 import socket
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -20,11 +19,9 @@ from emailproxy.net.section import Section
 from emailproxy.net.shared import Shared
 from emailproxy.wire.events import LocalTls
 from tests.net.loops import on_both_loops
-from tests.net.stubs import LIMITS, Tokens, proxy_to, upstream_server
+from tests.net.stubs import LIMITS, LOGIN, Tokens, proxy_before, proxy_to
 from tests.net.test_local_tls import files
 from tests.net.test_places import accepting
-
-LOGIN = b"a LOGIN user@example.com secret\r\n"
 
 
 def networks(*texts: str) -> Networks:
@@ -77,13 +74,10 @@ async def test_others_than_allow_from_are_turned_away(
 
 @on_both_loops
 async def test_connections_whose_login_is_undecided_are_limited_alone(
-    authority: Authority, ca_file: Path, caplog: pytest.LogCaptureFixture
+    authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Those who are logged in do not count; a refused login does, until its client leaves."""
-    async with (
-        upstream_server(accepting, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file, limits=replace(LIMITS, max_unauthenticated=2)) as proxy,
-    ):
+    async with proxy_before(accepting, authority, limits=replace(LIMITS, max_unauthenticated=2)) as proxy:
         inside = [await proxy.log_in() for _ in range(5)]
         undecided = [await proxy.connect() for _ in range(2)]
         for reader, _ in undecided:

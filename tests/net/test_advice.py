@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
 from emailproxy.demo.certificates import Authority
 from emailproxy.errors import LoginRefused, ServerUnavailable, TokenRefused
 from emailproxy.wire.events import Advice
-from tests.net.stubs import GREETING, proxy_to, upstream_server
+from tests.net.stubs import GREETING, proxy_before
 
 BUSY = Advice("the server has too much to do", "wait", temporary=True)
 CLOSED = Advice("the mailbox is closed", "open it")
@@ -30,12 +29,9 @@ async def refusing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     ],
 )
 async def test_a_refusal_is_explained_and_told(
-    authority: Authority, ca_file: Path, advice: Advice, asked: list[str | None], code: bytes, kind: type[LoginRefused]
+    authority: Authority, advice: Advice, asked: list[str | None], code: bytes, kind: type[LoginRefused]
 ) -> None:
-    async with (
-        upstream_server(refusing, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file) as proxy,
-    ):
+    async with proxy_before(refusing, authority) as proxy:
         proxy.tokens.advise = lambda text: advice if text == "NO reason 7" else None  # type: ignore[method-assign]
         reader, writer = await proxy.connect()
         await reader.readline()

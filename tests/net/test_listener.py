@@ -16,10 +16,9 @@ from emailproxy.errors import ServiceError
 from emailproxy.net import binding
 from emailproxy.net.listener import Facts
 from tests.net.loops import on_both_loops
-from tests.net.stubs import LIMITS, Tokens, accept_login, proxy_to, upstream_server
+from tests.net.stubs import LIMITS, LOGIN, Tokens, echo, proxy_before, proxy_to
 from tests.net.test_local_tls import files
 
-LOGIN = b"a LOGIN user@example.com secret\r\n"
 LOOPBACKS = ["127.0.0.1", "::1"] if os.path.exists("/proc/net/if_inet6") else ["127.0.0.1"]
 
 
@@ -79,19 +78,10 @@ async def test_where_one_address_cannot_be_had_nothing_stays_open(monkeypatch: p
         socket.create_server(("127.0.0.2", port)).close()
 
 
-async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await accept_login(reader, writer)
-    while data := await reader.readline():
-        writer.write(data)
-
-
 @on_both_loops
-async def test_other_settings_drop_nobody(authority: Authority, ca_file: Path) -> None:
+async def test_other_settings_drop_nobody(authority: Authority) -> None:
     """The socket stays, sessions live on with what they began with, and new ones meet the new settings."""
-    async with (
-        upstream_server(echo, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file) as proxy,
-    ):
+    async with proxy_before(echo, authority) as proxy:
         reader, writer = await proxy.log_in()
         waiting_reader, waiting = await proxy.connect()
         await waiting_reader.readline()
@@ -140,11 +130,8 @@ async def test_new_limits_hold_for_who_comes_next() -> None:
 
 
 @on_both_loops
-async def test_facts(authority: Authority, ca_file: Path) -> None:
-    async with (
-        upstream_server(echo, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file) as proxy,
-    ):
+async def test_facts(authority: Authority) -> None:
+    async with proxy_before(echo, authority) as proxy:
         addresses = ((proxy.host, proxy.port),)
         assert proxy.listener.facts() == Facts("TEST", addresses, sessions=0, logged_in=0)
         _, writer = await proxy.log_in()
@@ -156,11 +143,8 @@ async def test_facts(authority: Authority, ca_file: Path) -> None:
 
 
 @on_both_loops
-async def test_a_listener_that_stops_accepting_keeps_its_sessions(authority: Authority, ca_file: Path) -> None:
-    async with (
-        upstream_server(echo, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file) as proxy,
-    ):
+async def test_a_listener_that_stops_accepting_keeps_its_sessions(authority: Authority) -> None:
+    async with proxy_before(echo, authority) as proxy:
         reader, writer = await proxy.log_in()
         proxy.listener.stop_accepting()
         while await refused(proxy.host, proxy.port) is None:

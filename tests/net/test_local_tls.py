@@ -12,7 +12,6 @@ import socket
 import ssl
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -20,11 +19,10 @@ from emailproxy.config.model import LocalStartTls, MailProtocol
 from emailproxy.demo.certificates import Authority, Certificate
 from emailproxy.net import door, handshake
 from tests.net.loops import on_both_loops
-from tests.net.stubs import Proxy, accept_login, proxy_to, taken, upstream_server
+from tests.net.stubs import LOGIN, Proxy, accept_login, echo, proxy_before, proxy_to, taken
 
 MIB = 1 << 20
 BLOCK = bytes(range(256)) * 4096  # 1 MiB
-LOGIN = b"a LOGIN user@example.com secret\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +38,6 @@ def files(certificate: Certificate, starttls: LocalStartTls = LocalStartTls.OFF)
     }
 
 
-async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """An IMAP server that logs in and echoes."""
-    await accept_login(reader, writer)
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
-
-
 async def log_in(
     proxy: Proxy, authority: Authority, command: bytes = LOGIN, limit: int = 65536
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -61,14 +51,9 @@ async def log_in(
 
 @pytest.mark.parametrize("starttls", list(LocalStartTls))
 @on_both_loops
-async def test_tls_from_the_first_octet(
-    authority: Authority, ca_file: Path, ours: Certificate, starttls: LocalStartTls
-) -> None:
+async def test_tls_from_the_first_octet(authority: Authority, ours: Certificate, starttls: LocalStartTls) -> None:
     """On a port for TLS, and found out on a port that offers STARTTLS."""
-    async with (
-        upstream_server(echo, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file, **files(ours, starttls)) as proxy,
-    ):
+    async with proxy_before(echo, authority, **files(ours, starttls)) as proxy:
         reader, writer = await log_in(proxy, authority, LOGIN + b"b NOOP\r\n")
         assert await reader.readline() == b"b NOOP\r\n"
         writer.write(BLOCK)
@@ -159,7 +144,7 @@ async def test_who_does_not_begin_with_tls_hears_the_greeting_soon(
 
 
 @on_both_loops
-async def test_a_slow_tls_client_gets_the_tail(authority: Authority, ca_file: Path, ours: Certificate) -> None:
+async def test_a_slow_tls_client_gets_the_tail(authority: Authority, ours: Certificate) -> None:
     """1 MB, then the server's end: all of it arrives at a client that reads late."""
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -167,10 +152,7 @@ async def test_a_slow_tls_client_gets_the_tail(authority: Authority, ca_file: Pa
         writer.write(BLOCK)
         await writer.drain()
 
-    async with (
-        upstream_server(handler, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file, **files(ours)) as proxy,
-    ):
+    async with proxy_before(handler, authority, **files(ours)) as proxy:
         reader, writer = await log_in(proxy, authority, limit=1024)
         received = bytearray()
         while data := await reader.read(1024):
@@ -181,7 +163,7 @@ async def test_a_slow_tls_client_gets_the_tail(authority: Authority, ca_file: Pa
 
 
 @on_both_loops
-async def test_what_a_tls_client_wrote_last_is_not_lost(authority: Authority, ca_file: Path, ours: Certificate) -> None:
+async def test_what_a_tls_client_wrote_last_is_not_lost(authority: Authority, ours: Certificate) -> None:
     """It ends with a bare FIN while we hold it back because the server is slow."""
     received: asyncio.Queue[int] = asyncio.Queue()
 
@@ -208,10 +190,7 @@ async def test_what_a_tls_client_wrote_last_is_not_lost(authority: Authority, ca
         tls.close()
 
     held = threading.Event()
-    async with (
-        upstream_server(handler, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file, **files(ours)) as proxy,
-    ):
+    async with proxy_before(handler, authority, **files(ours)) as proxy:
         writing = asyncio.create_task(asyncio.to_thread(client, proxy.port, 30_000))
         while not proxy.listener.facts().logged_in:
             await asyncio.sleep(0)
@@ -228,9 +207,7 @@ async def test_what_a_tls_client_wrote_last_is_not_lost(authority: Authority, ca
 
 
 @on_both_loops
-async def test_a_tls_client_that_does_not_read_stops_the_server(
-    authority: Authority, ca_file: Path, ours: Certificate
-) -> None:
+async def test_a_tls_client_that_does_not_read_stops_the_server(authority: Authority, ours: Certificate) -> None:
     stuck, sent = asyncio.Event(), 0
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -241,10 +218,7 @@ async def test_a_tls_client_that_does_not_read_stops_the_server(
         stuck.set()
         await reader.read()
 
-    async with (
-        upstream_server(handler, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file, **files(ours)) as proxy,
-    ):
+    async with proxy_before(handler, authority, **files(ours)) as proxy:
         _, writer = await log_in(proxy, authority, limit=1024)
         await stuck.wait()
         assert sent < 32 * MIB  # the kernel's socket buffers, twice, and ours

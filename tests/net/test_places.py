@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,7 @@ from emailproxy.errors import TooManySessions
 from emailproxy.net.places import Place, Places, limit_of
 from emailproxy.net.shared import SessionLimits
 from tests.net.loops import on_both_loops
-from tests.net.stubs import GREETING, LIMITS, Tokens, proxy_to, upstream_server
+from tests.net.stubs import GREETING, LIMITS, Tokens, proxy_before
 
 LONG_S = 60.0
 MICROSOFT = MailServer("SMTP.office365.com", 587, starttls=True)
@@ -129,13 +128,10 @@ Waiting = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None,
 
 
 @on_both_loops
-async def test_the_next_login_waits_until_a_session_ends(authority: Authority, ca_file: Path) -> None:
+async def test_the_next_login_waits_until_a_session_ends(authority: Authority) -> None:
     """Longer than the login deadline allows, if need be; and it is served before who came later."""
     limits = replace(LIMITS, max_connections_per_account=1, login_timeout_s=0.2)
-    async with (
-        upstream_server(accepting, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file, limits=limits) as proxy,
-    ):
+    async with proxy_before(accepting, authority, limits=limits) as proxy:
         _, first = await proxy.log_in()
         clients = [await waiting_client(proxy.connect, proxy.tokens) for _ in range(3)]
         waiting = proxy.shared.places._queues["user@example.com", "IMAP"].waiting
@@ -172,12 +168,9 @@ async def waiting_client(
 
 
 @on_both_loops
-async def test_no_session_ends_in_time(authority: Authority, ca_file: Path) -> None:
+async def test_no_session_ends_in_time(authority: Authority) -> None:
     limits = replace(LIMITS, login_queue_s=0.05)
-    async with (
-        upstream_server(accepting, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file, limits=limits, max_connections_per_account=1) as proxy,
-    ):
+    async with proxy_before(accepting, authority, limits=limits, max_connections_per_account=1) as proxy:
         _, first = await proxy.log_in()
         reader, writer = await waiting_client(proxy.connect, proxy.tokens)
         reply = await reader.readline()
@@ -192,16 +185,13 @@ async def test_no_session_ends_in_time(authority: Authority, ca_file: Path) -> N
 
 
 @on_both_loops
-async def test_a_login_that_the_server_refuses_keeps_no_place(authority: Authority, ca_file: Path) -> None:
+async def test_a_login_that_the_server_refuses_keeps_no_place(authority: Authority) -> None:
     async def refusing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2] ready\r\n")
         while command := await reader.readline():
             writer.write(command.split()[0] + b" NO no\r\n")
 
-    async with (
-        upstream_server(refusing, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file, max_connections_per_account=1) as proxy,
-    ):
+    async with proxy_before(refusing, authority, max_connections_per_account=1) as proxy:
         reader, writer = await proxy.connect()
         await reader.readline()
         for _ in range(3):

@@ -6,7 +6,6 @@ import asyncio
 import ipaddress
 import socket
 import struct
-from pathlib import Path
 
 import pytest
 
@@ -14,13 +13,12 @@ from emailproxy.config.model import LocalStartTls
 from emailproxy.demo.certificates import Authority
 from emailproxy.net import door
 from tests.net.loops import on_both_loops
-from tests.net.stubs import GREETING, Proxy, proxy_to, upstream_server
+from tests.net.stubs import GREETING, LOGIN, Proxy, proxy_before, proxy_to
 from tests.net.test_local_tls import ended, files
 from tests.net.tlsclient import eager_login
 
 HERE = (ipaddress.ip_network("127.0.0.0/8"),)
 ELSEWHERE = (ipaddress.ip_network("192.0.2.0/24"),)  # RFC 5737
-LOGIN = b"a LOGIN user@example.com secret\r\n"
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
 
@@ -57,13 +55,10 @@ async def log_in(proxy: Proxy, *pieces: bytes) -> None:
 
 @pytest.mark.parametrize("name", HEADERS)
 @on_both_loops
-async def test_the_header_says_where_the_client_is(authority: Authority, ca_file: Path, name: str) -> None:
+async def test_the_header_says_where_the_client_is(authority: Authority, name: str) -> None:
     header, source = HEADERS[name]
     splits = [(header + LOGIN,), (header, LOGIN), (header[:7], header[7:] + LOGIN[:3], LOGIN[3:])]
-    async with (
-        upstream_server(accepting, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file, proxy_protocol_from=HERE) as proxy,
-    ):
+    async with proxy_before(accepting, authority, proxy_protocol_from=HERE) as proxy:
         for pieces in splits:
             await log_in(proxy, *pieces)
         assert [visit.address for visit in proxy.tokens.visits] == [source] * len(splits)
@@ -81,15 +76,12 @@ async def accepting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 @pytest.mark.parametrize("cut", [None, 1], ids=["one segment", "cut in the ClientHello"])
 @on_both_loops
 async def test_the_clienthello_behind_the_header_is_not_lost(
-    authority: Authority, ca_file: Path, starttls: LocalStartTls, name: str, cut: int | None
+    authority: Authority, starttls: LocalStartTls, name: str, cut: int | None
 ) -> None:
     header, source = HEADERS[name]
     ours = authority.issue("localhost")
 
-    async with (
-        upstream_server(accepting, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file, proxy_protocol_from=HERE, **files(ours, starttls)) as proxy,
-    ):
+    async with proxy_before(accepting, authority, proxy_protocol_from=HERE, **files(ours, starttls)) as proxy:
         proxy.has_seen("IMAP4REV1", "SASL-IR", "AUTH=XOAUTH2")
         with socket.create_connection((proxy.host, proxy.port)) as sock:
             heard = await asyncio.to_thread(eager_login, sock, authority.client_context(), header, LOGIN, cut)
@@ -164,11 +156,8 @@ async def test_the_limits_and_networks_are_the_clients_own(caplog: pytest.LogCap
 
 
 @on_both_loops
-async def test_behind_a_reverse_proxy_nobody_counts_as_local(authority: Authority, ca_file: Path) -> None:
-    async with (
-        upstream_server(accepting, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file, proxy_protocol_from=HERE) as proxy,
-    ):
+async def test_behind_a_reverse_proxy_nobody_counts_as_local(authority: Authority) -> None:
+    async with proxy_before(accepting, authority, proxy_protocol_from=HERE) as proxy:
         await log_in(proxy, HEADERS["v2 LOCAL"][0] + LOGIN)
         assert [visit.may_set_first_password for visit in proxy.tokens.visits] == [None]
 

@@ -14,7 +14,7 @@ import pytest
 from emailproxy.demo.certificates import Authority
 from emailproxy.net import relay
 from tests.net.loops import on_both_loops
-from tests.net.stubs import accept_login, proxy_to, taken, upstream_server
+from tests.net.stubs import accept_login, proxy_before, proxy_to, taken
 
 MIB = 1 << 20
 BIG = 200 * MIB
@@ -22,7 +22,7 @@ BLOCK = bytes(range(256)) * 4096  # 1 MiB
 
 
 @on_both_loops
-async def test_200_mib_arrive_unchanged_in_both_directions(authority: Authority, ca_file: Path) -> None:
+async def test_200_mib_arrive_unchanged_in_both_directions(authority: Authority) -> None:
     sums: asyncio.Queue[str] = asyncio.Queue()
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -36,10 +36,7 @@ async def test_200_mib_arrive_unchanged_in_both_directions(authority: Authority,
             await writer.drain()
 
     expected = hashlib.sha256(BLOCK * (BIG // MIB)).hexdigest()
-    async with (
-        upstream_server(handler, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file) as proxy,
-    ):
+    async with proxy_before(handler, authority) as proxy:
         reader, writer = await proxy.log_in(limit=MIB)
         for _ in range(BIG // MIB):
             writer.write(BLOCK)
@@ -53,7 +50,7 @@ async def test_200_mib_arrive_unchanged_in_both_directions(authority: Authority,
 
 
 @on_both_loops
-async def test_a_client_that_does_not_read_stops_the_server(authority: Authority, ca_file: Path) -> None:
+async def test_a_client_that_does_not_read_stops_the_server(authority: Authority) -> None:
     """The server can send no more than what buffers on the way hold."""
     stuck, sent = asyncio.Event(), 0
 
@@ -71,10 +68,7 @@ async def test_a_client_that_does_not_read_stops_the_server(authority: Authority
                 stuck.set()
                 await writer.drain()
 
-    async with (
-        upstream_server(handler, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file) as proxy,
-    ):
+    async with proxy_before(handler, authority) as proxy:
         _, writer = await proxy.log_in(limit=1024)
         await stuck.wait()
         assert sent < 32 * MIB  # the kernel's socket buffers, twice, and ours
@@ -85,15 +79,12 @@ async def test_a_client_that_does_not_read_stops_the_server(authority: Authority
 
 
 @on_both_loops
-async def test_a_server_that_does_not_read_stops_the_client(authority: Authority, ca_file: Path) -> None:
+async def test_a_server_that_does_not_read_stops_the_client(authority: Authority) -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await accept_login(reader, writer)
         await asyncio.Event().wait()
 
-    async with (
-        upstream_server(handler, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file) as proxy,
-    ):
+    async with proxy_before(handler, authority) as proxy:
         _, writer = await proxy.log_in()
         writer.transport.set_write_buffer_limits(high=0)
         sent = 0
@@ -153,7 +144,7 @@ async def test_a_slow_client_gets_the_tail(
 
 
 @on_both_loops
-async def test_a_client_that_ends_its_stream_still_gets_the_answer(authority: Authority, ca_file: Path) -> None:
+async def test_a_client_that_ends_its_stream_still_gets_the_answer(authority: Authority) -> None:
     proceed = asyncio.Event()
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -163,10 +154,7 @@ async def test_a_client_that_ends_its_stream_still_gets_the_answer(authority: Au
         writer.write(BLOCK)
         await writer.drain()
 
-    async with (
-        upstream_server(handler, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file) as proxy,
-    ):
+    async with proxy_before(handler, authority) as proxy:
         reader, writer = await proxy.log_in()
         writer.write(b"b FETCH\r\n")
         writer.write_eof()
@@ -177,7 +165,7 @@ async def test_a_client_that_ends_its_stream_still_gets_the_answer(authority: Au
 
 @on_both_loops
 async def test_a_silent_server_is_left_after_the_clients_end(
-    authority: Authority, ca_file: Path, monkeypatch: pytest.MonkeyPatch
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay, "IDLE_AFTER_EOF_S", 0.05)
     left = asyncio.Event()
@@ -187,10 +175,7 @@ async def test_a_silent_server_is_left_after_the_clients_end(
         assert await reader.read(1) == b""
         left.set()
 
-    async with (
-        upstream_server(handler, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file) as proxy,
-    ):
+    async with proxy_before(handler, authority) as proxy:
         reader, writer = await proxy.log_in()
         writer.write_eof()
         assert await reader.read(-1) == b""
@@ -201,7 +186,7 @@ async def test_a_silent_server_is_left_after_the_clients_end(
 
 @on_both_loops
 async def test_the_server_sees_close_notify_when_the_client_leaves(
-    authority: Authority, ca_file: Path, monkeypatch: pytest.MonkeyPatch
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A clean end of stream reads as nothing; without close_notify it would be an SSLError."""
     monkeypatch.setattr(relay, "IDLE_AFTER_EOF_S", 0.05)
@@ -214,10 +199,7 @@ async def test_the_server_sees_close_notify_when_the_client_leaves(
         except (ssl.SSLError, ConnectionError) as error:
             seen.put_nowait(error)
 
-    async with (
-        upstream_server(handler, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file) as proxy,
-    ):
+    async with proxy_before(handler, authority) as proxy:
         _, writer = await proxy.log_in()
         writer.transport.abort()
         assert await seen.get() == b""

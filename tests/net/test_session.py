@@ -1,4 +1,4 @@
-"""From a client's connection to the relay: TLS, failures, refusals and time limits, with real sockets."""
+"""From a client's connection to the relay: logins, refusals and time limits, with real sockets."""
 
 from __future__ import annotations
 
@@ -18,24 +18,12 @@ from emailproxy.demo.certificates import Authority
 from emailproxy.errors import ConsentRequired
 from emailproxy.net import session as session_module
 from tests.net.loops import on_both_loops
-from tests.net.stubs import GREETING, LIMITS, accept_login, proxy_to, taken, upstream_server
-
-LOGIN = b"a LOGIN user@example.com secret\r\n"
-
-
-async def refuse_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """An IMAP server that logs in and echoes."""
-    await accept_login(reader, writer)
-    while data := await reader.read(65536):
-        writer.write(data)
+from tests.net.stubs import GREETING, LIMITS, LOGIN, accept_login, echo, proxy_before, proxy_to, taken
 
 
 @on_both_loops
-async def test_what_was_pipelined_behind_the_login_arrives(authority: Authority, ca_file: Path) -> None:
-    async with (
-        upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file) as proxy,
-    ):
+async def test_what_was_pipelined_behind_the_login_arrives(authority: Authority) -> None:
+    async with proxy_before(echo, authority) as proxy:
         big = b"b APPEND " + b"x" * 300_000 + b"\r\n"
         reader, writer = await proxy.log_in(LOGIN + big)
         assert await reader.readexactly(len(big)) == big
@@ -44,17 +32,14 @@ async def test_what_was_pipelined_behind_the_login_arrives(authority: Authority,
 
 
 @on_both_loops
-async def test_a_login_costs_one_round_trip_after_the_greeting(authority: Authority, ca_file: Path) -> None:
+async def test_a_login_costs_one_round_trip_after_the_greeting(authority: Authority) -> None:
     commands = []
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         commands.append(await accept_login(reader, writer))
         commands.append(await reader.read(100))
 
-    async with (
-        upstream_server(handler, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file) as proxy,
-    ):
+    async with proxy_before(handler, authority) as proxy:
         _, writer = await proxy.log_in()
         writer.write(b"b NOOP\r\n")
         writer.write_eof()
@@ -67,7 +52,7 @@ async def test_a_login_costs_one_round_trip_after_the_greeting(authority: Author
 
 
 @on_both_loops
-async def test_a_silent_client_costs_the_server_nothing(authority: Authority, ca_file: Path) -> None:
+async def test_a_silent_client_costs_the_server_nothing(authority: Authority) -> None:
     connected = 0
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -76,10 +61,7 @@ async def test_a_silent_client_costs_the_server_nothing(authority: Authority, ca
         await accept_login(reader, writer)
         await reader.read()
 
-    async with (
-        upstream_server(handler, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file) as proxy,
-    ):
+    async with proxy_before(handler, authority) as proxy:
         _, first = await proxy.log_in()  # the capabilities are known from here on
         silent = [await proxy.connect() for _ in range(3)]
         for reader, _ in silent:
@@ -89,164 +71,8 @@ async def test_a_silent_client_costs_the_server_nothing(authority: Authority, ca
             writer.transport.abort()
 
 
-BAD_CERTIFICATES = {
-    "another authority": ("localhost", {}, "localhost", False),
-    "wrong host": ("mail.example.com", {}, "localhost", True),
-    "expired": ("localhost", {"expired": True}, "localhost", True),
-    "self-signed": ("localhost", {"self_signed": True}, "localhost", True),
-}
-
-
-@pytest.mark.parametrize("case", BAD_CERTIFICATES)
-@pytest.mark.parametrize("starttls", [False, True], ids=["TLS", "STARTTLS"])
 @on_both_loops
-async def test_a_bad_certificate_gets_no_credentials(
-    authority: Authority, tmp_path: Path, case: str, starttls: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    name, flaws, host, trusted = BAD_CERTIFICATES[case]
-    context = authority.issue(name, **flaws).server_context()
-    ca_file = authority.certificate_file
-    if not trusted:
-        (tmp_path / "other").mkdir()
-        ca_file = Authority.create(tmp_path / "other").certificate_file
-    heard = bytearray()
-
-    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"* OK [CAPABILITY IMAP4rev1 STARTTLS] hi\r\n")
-        if starttls:
-            command = await reader.readline()
-            writer.write(command.split()[0] + b" OK go\r\n")
-            await writer.start_tls(context)
-        heard.extend(await reader.read(100))
-
-    async with (
-        upstream_server(handler, None if starttls else context) as port,
-        proxy_to(port, ca_file, starttls=starttls, host=host) as proxy,
-    ):
-        reader, writer = await proxy.connect()
-        await reader.readline()
-        writer.write(LOGIN)
-        reply = await reader.readline()
-        assert reply.startswith(b"a NO [UNAVAILABLE] the certificate of localhost is not valid: ")
-        writer.close()
-    assert not heard
-    assert "the certificate of localhost is not valid" in caplog.text
-
-
-STARTTLS_SCRIPTS = {
-    MailProtocol.IMAP: (
-        [b"* OK [CAPABILITY IMAP4rev1 STARTTLS] hi\r\n", b"EP OK go\r\n* CAPABILITY X\r\n"],
-        LOGIN,
-        b"a NO",
-    ),
-    MailProtocol.POP: ([b"+OK hi\r\n", b"+OK go\r\n+OK X\r\n"], b"USER u\r\nPASS secret\r\n", b"-ERR [SYS/TEMP]"),
-    MailProtocol.SMTP: (
-        [b"220 hi\r\n", b"250-x\r\n250 STARTTLS\r\n", b"220 go\r\n250 X\r\n"],
-        b"AUTH PLAIN AHUAc2VjcmV0\r\n",
-        b"454 4.7.0",
-    ),
-}
-
-
-@pytest.mark.parametrize("protocol", STARTTLS_SCRIPTS)
-@on_both_loops
-async def test_octets_behind_starttls_end_the_connection(
-    authority: Authority, ca_file: Path, protocol: MailProtocol
-) -> None:
-    script, login, code = STARTTLS_SCRIPTS[protocol]
-    heard = bytearray()
-
-    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(script[0])
-        for reply in script[1:]:
-            heard.extend(await reader.readline())
-            writer.write(reply)
-        heard.extend(await reader.read())
-
-    async with (
-        upstream_server(handler, None) as port,
-        proxy_to(port, ca_file, protocol=protocol, starttls=True) as proxy,
-    ):
-        proxy.has_seen("IMAP4REV1")  # the dial waits for the client
-        reader, writer = await proxy.connect()
-        await reader.readline()
-        writer.write(login)
-        replies = await reader.read()
-        assert code in replies
-        assert b"tampered" in replies
-        writer.close()
-    assert b"token" not in heard
-    assert b"AUTH" not in heard.replace(b"STARTTLS", b"")
-
-
-@pytest.mark.parametrize("protocol", STARTTLS_SCRIPTS)
-@on_both_loops
-async def test_starttls_that_is_refused_ends_without_credentials(ca_file: Path, protocol: MailProtocol) -> None:
-    script, login, code = STARTTLS_SCRIPTS[protocol]
-    refusal = {MailProtocol.IMAP: b"EP BAD no\r\n", MailProtocol.POP: b"-ERR no\r\n", MailProtocol.SMTP: b"454 no\r\n"}
-    heard = bytearray()
-
-    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(script[0])
-        for reply in [*script[1:-1], refusal[protocol]]:
-            heard.extend(await reader.readline())
-            writer.write(reply)
-        heard.extend(await reader.read(100))
-
-    async with (
-        upstream_server(handler, None) as port,
-        proxy_to(port, ca_file, protocol=protocol, starttls=True) as proxy,
-    ):
-        proxy.has_seen("IMAP4REV1")
-        reader, writer = await proxy.connect()
-        await reader.readline()
-        writer.write(login)
-        reply = await reader.readuntil(code)
-        assert reply
-        writer.transport.abort()
-        await proxy.listener._empty.wait()
-    assert heard.count(b"\r\n") == len(script) - 1
-
-
-@on_both_loops
-async def test_nobody_listens_upstream(ca_file: Path, unused_tcp_port: int) -> None:
-    async with proxy_to(unused_tcp_port, ca_file) as proxy:
-        reader, writer = await proxy.connect()
-        assert (await reader.readline()).startswith(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN AUTH=LOGIN]")
-        writer.write(LOGIN)
-        reply = await reader.readline()
-        assert reply.startswith(b"a NO [UNAVAILABLE] the mail server localhost:")
-        writer.write(LOGIN)
-        assert (await reader.readline()).startswith(b"a NO [UNAVAILABLE]")
-        writer.close()
-
-
-@on_both_loops
-async def test_a_name_that_does_not_exist(ca_file: Path) -> None:
-    async with proxy_to(993, ca_file, host="no-such-host.invalid") as proxy:
-        reader, writer = await proxy.connect()
-        await reader.readline()
-        writer.write(LOGIN)
-        assert b"the name no-such-host.invalid cannot be looked up" in await reader.readline()
-        writer.close()
-
-
-@on_both_loops
-async def test_plaintext_where_tls_is_expected_is_explained(ca_file: Path) -> None:
-    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(GREETING)
-        await reader.read()
-
-    async with upstream_server(handler, None) as port, proxy_to(port, ca_file) as proxy:
-        reader, writer = await proxy.connect()
-        await reader.readline()
-        writer.write(LOGIN)
-        assert b"does not speak TLS on this port: check server_port and server_starttls" in await reader.readline()
-        writer.close()
-
-
-@on_both_loops
-async def test_a_refused_token_is_replaced_on_the_same_connection(authority: Authority, ca_file: Path) -> None:
+async def test_a_refused_token_is_replaced_on_the_same_connection(authority: Authority) -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(GREETING)
         await reader.readline()
@@ -257,10 +83,7 @@ async def test_a_refused_token_is_replaced_on_the_same_connection(authority: Aut
         writer.write(command.split()[0] + b" OK in\r\n")
         await reader.read()
 
-    async with (
-        upstream_server(handler, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file) as proxy,
-    ):
+    async with proxy_before(handler, authority) as proxy:
         _, writer = await proxy.log_in()
         assert proxy.tokens.asked == [
             ("user@example.com", None),
@@ -270,9 +93,7 @@ async def test_a_refused_token_is_replaced_on_the_same_connection(authority: Aut
 
 
 @on_both_loops
-async def test_a_server_that_hangs_up_after_its_refusal_is_dialled_once_more(
-    authority: Authority, ca_file: Path
-) -> None:
+async def test_a_server_that_hangs_up_after_its_refusal_is_dialled_once_more(authority: Authority) -> None:
     connections = 0
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -286,17 +107,14 @@ async def test_a_server_that_hangs_up_after_its_refusal_is_dialled_once_more(
         writer.write(b"a OK in\r\n")
         await reader.read()
 
-    async with (
-        upstream_server(handler, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file) as proxy,
-    ):
+    async with proxy_before(handler, authority) as proxy:
         _, writer = await proxy.log_in()
         assert connections == 2
         writer.close()
 
 
 @on_both_loops
-async def test_a_client_that_leaves_ends_its_session(authority: Authority, ca_file: Path) -> None:
+async def test_a_client_that_leaves_ends_its_session(authority: Authority) -> None:
     gone = asyncio.Event()
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -304,10 +122,7 @@ async def test_a_client_that_leaves_ends_its_session(authority: Authority, ca_fi
         assert await reader.read() == b""
         gone.set()
 
-    async with (
-        upstream_server(handler, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file) as proxy,
-    ):
+    async with proxy_before(handler, authority) as proxy:
         proxy.tokens.gate.clear()
         reader, writer = await proxy.connect()
         await reader.readline()
@@ -319,11 +134,8 @@ async def test_a_client_that_leaves_ends_its_session(authority: Authority, ca_fi
 
 
 @on_both_loops
-async def test_the_login_deadline(ca_file: Path, authority: Authority) -> None:
-    async with (
-        upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file, limits=replace(LIMITS, login_timeout_s=0.2)) as proxy,
-    ):
+async def test_the_login_deadline(authority: Authority) -> None:
+    async with proxy_before(echo, authority, limits=replace(LIMITS, login_timeout_s=0.2)) as proxy:
         reader, writer = await proxy.connect()
         await reader.readline()
         assert await reader.read() == b"* BYE the login took too long\r\n"
@@ -331,14 +143,9 @@ async def test_the_login_deadline(ca_file: Path, authority: Authority) -> None:
 
 
 @on_both_loops
-async def test_the_deadline_waits_for_a_consent(
-    ca_file: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_deadline_waits_for_a_consent(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_module, "GRACE_S", 0.2)
-    async with (
-        upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file, limits=replace(LIMITS, login_timeout_s=0.1)) as proxy,
-    ):
+    async with proxy_before(echo, authority, limits=replace(LIMITS, login_timeout_s=0.1)) as proxy:
         proxy.tokens.gate.clear()
         proxy.tokens.error = ConsentRequired("sign in first")
         reader, writer = await proxy.connect()
@@ -354,12 +161,9 @@ async def test_the_deadline_waits_for_a_consent(
 
 
 @on_both_loops
-async def test_last_words_arrive_although_the_client_still_sends(ca_file: Path, authority: Authority) -> None:
+async def test_last_words_arrive_although_the_client_still_sends(authority: Authority) -> None:
     """A close over unread input would reset the connection and lose the reply."""
-    async with (
-        upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file) as proxy,
-    ):
+    async with proxy_before(echo, authority) as proxy:
         proxy.has_seen("IMAP4REV1")
         reader, writer = await proxy.connect()
         await reader.readline()
@@ -369,11 +173,8 @@ async def test_last_words_arrive_although_the_client_still_sends(ca_file: Path, 
 
 
 @on_both_loops
-async def test_a_client_that_reads_no_replies_is_not_read_from(ca_file: Path, authority: Authority) -> None:
-    async with (
-        upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file) as proxy,
-    ):
+async def test_a_client_that_reads_no_replies_is_not_read_from(authority: Authority) -> None:
+    async with proxy_before(echo, authority) as proxy:
         _, writer = await proxy.connect(limit=1024)
         writer.transport.set_write_buffer_limits(high=0)
         sent = 0
@@ -397,11 +198,8 @@ RESETS = {
 
 
 @on_both_loops
-async def test_resets_in_every_state_leave_nothing_open(ca_file: Path, authority: Authority) -> None:
-    async with (
-        upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file) as proxy,
-    ):
+async def test_resets_in_every_state_leave_nothing_open(authority: Authority) -> None:
+    async with proxy_before(echo, authority) as proxy:
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(20):
             for sent in RESETS.values():
@@ -426,11 +224,8 @@ async def test_resets_in_every_state_leave_nothing_open(ca_file: Path, authority
 
 
 @on_both_loops
-async def test_too_many_connections(ca_file: Path, authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
-    async with (
-        upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file, limits=replace(LIMITS, max_connections=2)) as proxy,
-    ):
+async def test_too_many_connections(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
+    async with proxy_before(echo, authority, limits=replace(LIMITS, max_connections=2)) as proxy:
         kept = [await proxy.connect() for _ in range(2)]
         for reader, _ in kept:
             await reader.readline()
@@ -463,11 +258,8 @@ async def test_too_many_connections_from_one_address(ca_file: Path, protocol: Ma
 
 
 @on_both_loops
-async def test_shutting_down_tells_clients_and_ends_relays(ca_file: Path, authority: Authority) -> None:
-    async with (
-        upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file) as proxy,
-    ):
+async def test_shutting_down_tells_clients_and_ends_relays(authority: Authority) -> None:
+    async with proxy_before(echo, authority) as proxy:
         reader, writer = await proxy.connect()
         await reader.readline()
         relayed, relayed_writer = await proxy.log_in()
@@ -480,14 +272,9 @@ async def test_shutting_down_tells_clients_and_ends_relays(ca_file: Path, author
 
 
 @on_both_loops
-async def test_one_line_an_outcome_without_secrets(
-    ca_file: Path, authority: Authority, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_one_line_an_outcome_without_secrets(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "emailproxy")
-    async with (
-        upstream_server(refuse_nothing, authority.issue("localhost").server_context()) as port,
-        proxy_to(port, ca_file) as proxy,
-    ):
+    async with proxy_before(echo, authority) as proxy:
         reader, writer = await proxy.connect()
         await reader.readline()
         writer.write(b"a LOGIN user@example.com canary-wrong\r\n" + LOGIN)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emailproxy.config.model import Account
-from emailproxy.oauth.broker import TokenBroker
+from emailproxy.oauth.broker import BrokerSettings, TokenBroker
 from emailproxy.oauth.clock import Clock
 from emailproxy.oauth.consent import Consents
 from emailproxy.oauth.generic import flows
@@ -39,7 +39,9 @@ async def run(folder: Path, account: Account, logins: int, clock: Clock) -> None
     endpoint = TokenEndpoint(clock=clock)
     grants = flows(endpoint)
     consents = Consents(pending, records, grants, lambda _: account, clock=clock)
-    broker = TokenBroker(lambda _: account, records, consents, grants, consent_wait_s=0, clock=clock, cost=CHEAP)
+    broker = TokenBroker(
+        lambda _: account, records, consents, grants, settings=BrokerSettings(consent_wait_s=0), clock=clock, cost=CHEAP
+    )
     print("ready", flush=True)
     sys.stdin.readline()
     tokens = set()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emailproxy.config.model import Account
-from emailproxy.oauth.broker import TokenBroker
+from emailproxy.oauth.broker import BrokerSettings, TokenBroker
 from emailproxy.oauth.clock import Clock, wait
 from emailproxy.oauth.consent import Consents
 from emailproxy.oauth.generic import flows
@@ -55,7 +55,9 @@ async def keep(folder: Path, account: Account, clock: Clock) -> None:
     records, pending = IniStore(folder), IniPendingStore(folder)
     grants = flows(TokenEndpoint(clock=Clock(wall_s=clock.wall_s)))  # its time limits are meant as they are
     consents = Consents(pending, records, grants, lambda _: account, clock=clock)
-    broker = TokenBroker(lambda _: account, records, consents, grants, consent_wait_s=0, clock=clock, cost=CHEAP)
+    broker = TokenBroker(
+        lambda _: account, records, consents, grants, settings=BrokerSettings(consent_wait_s=0), clock=clock, cost=CHEAP
+    )
     broker.start()
     at_work()
     await broker.token(Login(ADA, PASSWORD), Visit("s1", "IMAP", "127.0.0.1"))

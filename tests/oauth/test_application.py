@@ -8,8 +8,9 @@ import pytest
 
 from emailproxy.errors import AccountUnusable, ProviderRefused, TokenRefused, WrongPassword
 from emailproxy.secret import Secret
+from emailproxy.store.base import Record
 from emailproxy.wire.events import Login
-from tests.oauth.world import ADA, PASSWORD, WRONG, World, no_space, visit_of
+from tests.oauth.world import ADA, PASSWORD, WRONG, World, no_space, settled, visit_of
 
 
 async def test_a_first_login_becomes_the_first_slot_once_accepted(world: World) -> None:
@@ -49,6 +50,34 @@ async def test_of_two_first_logins_the_one_stored_first_wins(world: World) -> No
         await process.login()
         with pytest.raises(WrongPassword):
             await process.login(password=WRONG)
+
+
+async def test_while_a_first_password_is_being_stored_no_other_is_let_in(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.application()
+    process = await world.process()
+    login, visit = Login(ADA, PASSWORD), visit_of()
+    credential = await process.broker.token(login, visit)
+    save, reached, go_on = process.records.save, asyncio.Event(), asyncio.Event()
+
+    async def slow(record: Record) -> Record:
+        reached.set()
+        await go_on.wait()
+        return await save(record)
+
+    monkeypatch.setattr(process.records, "save", slow)
+    storing = asyncio.create_task(process.broker.accepted(login, visit))
+    await reached.wait()
+    same = asyncio.create_task(process.broker.token(login, visit_of("same")))
+    other = asyncio.create_task(process.broker.token(Login(ADA, WRONG), visit_of("other")))
+    await settled()
+    go_on.set()
+    with pytest.raises(WrongPassword):
+        await other
+    assert await same == credential
+    await storing
+    assert world.grants() == ["client_credentials"]
 
 
 async def test_ten_first_logins_cost_one_request_and_one_slot(world: World) -> None:

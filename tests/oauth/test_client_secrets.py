@@ -11,6 +11,7 @@ import pytest
 from emailproxy.config.model import FlowName
 from emailproxy.config.sources import FromEnvironment, FromRecord
 from emailproxy.errors import AccountUnusable, ConsentRequired, ProviderRefused, WrongPassword
+from emailproxy.oauth.broker import BrokerSettings
 from emailproxy.oauth.commands import Commands
 from emailproxy.oauth.records import with_client_secret
 from emailproxy.oauth.secrets import Secrets
@@ -178,9 +179,8 @@ async def test_an_application_uses_its_sealed_secret(world: World) -> None:
     await process.login()
     world.application(client_secret=None)
     process.broker.configure(
-        consent_wait_s=0, refresh_margin_s=600, keep_alive_s=10**6,
-        seal_client_secrets=True, login_password_is_client_secret=True,
-    )  # fmt: skip
+        BrokerSettings(keep_alive_s=10**6, seal_client_secrets=True, login_password_is_client_secret=True)
+    )
     world.turned.turn(3000)
     await process.kept()
     world.turned.turn(3600)

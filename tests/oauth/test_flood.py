@@ -8,6 +8,7 @@ What is bounded, whatever clients do: key derivations under way (`KDF_THREADS`, 
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 import tracemalloc
 from collections import Counter
@@ -29,6 +30,11 @@ from tests.oauth.world import ADA, PASSWORD, Process, World
 ADDRESSES = [f"198.51.100.{number}" for number in range(50)]
 WAVES, EACH = 200, 10  # logins at once of each address, 500 of all: as many as `max_unauthenticated` lets in
 DEVICES = (0, 1, 60, 120, 199)  # in these waves the owner logs in, each time with a device that was not there before
+TRACED = (
+    174,
+    179,
+    199,
+)  # the waves from which memory is traced, and after which it is compared: tracing takes its time
 DEAR = Cost(4 * MIB // KIB, 2)  # some 10 ms: all 100,000 would take a quarter of an hour
 
 
@@ -65,7 +71,7 @@ async def test_the_owner_logs_in_within_a_second_amid_100_000_wrong_logins(
         outcomes: Counter[str] = Counter()
         owner_s, most_waiting, sizes = [], 0, []
         for wave in range(WAVES):
-            if wave == WAVES * 2 // 3:
+            if wave == TRACED[0]:
                 tracemalloc.start()
             guesses = [
                 asyncio.create_task(guess(process, wave, address, number))
@@ -79,7 +85,8 @@ async def test_the_owner_logs_in_within_a_second_amid_100_000_wrong_logins(
             outcomes.update(await asyncio.gather(*guesses))
             world.turned.turn(1)
             assert len(derivations) < 20 * len(ADDRESSES)
-            if wave in (WAVES * 3 // 4, WAVES - 1):
+            if wave in TRACED[1:]:
+                gc.collect()  # tasks and their exceptions hold each other
                 sizes.append(tracemalloc.get_traced_memory()[0])
         tracemalloc.stop()
         slowest_s, cpu_s = max(owner_s)
@@ -90,7 +97,7 @@ async def test_the_owner_logs_in_within_a_second_amid_100_000_wrong_logins(
         assert slowest_s < 1.0 or slowest_s < 30 * cpu_s, "what it waited for was no work"
         assert most_waiting <= MAX_WAITING
         assert len(process.broker._keyring._throttle) <= 4 * MAX_COUNTED
-        assert sizes[1] - sizes[0] < 256 * KIB
+        assert sizes[1] - sizes[0] < 64 * KIB, "6 octets a login, and not what each brings"
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -68,9 +68,9 @@ async def test_a_password_is_good_for_what_its_slot_permits(
     if warm:
         await log_in(process, password, "SMTP")
     told = f"the password 'scanner' of {ADA} "
-    assert await refused(process, password) == f"{told}is for SMTP only, and this is IMAP"
+    assert await refused(process, password) == f"{told}is for SMTP only, and this is IMAP; use another of its passwords"
     assert await refused(process, password, "SMTP", THERE) == (
-        f"{told}is for logins from 10.0.0.0/8 only, and this one comes from {THERE}"
+        f"{told}is for logins from 10.0.0.0/8 only, and this one comes from {THERE}; use another of its passwords"
     )
     await log_in(process, password, "SMTP", f"::ffff:{HERE}")
     world.turned.turn(59)

@@ -151,8 +151,7 @@ async def test_a_waiter_that_leaves_leaves_the_next_alone(tenancy: Tenancy) -> N
     hang = Hang()
     tenancy.microsoft.next(hang)
     leaving = asyncio.create_task(tenancy.acquire(tenancy.application()))
-    while not tenancy.proxy.asked:
-        await asyncio.sleep(0.001)
+    await hang.reached.wait()
     leaving.cancel()
     await asyncio.gather(leaving, return_exceptions=True)
     await tenancy.acquire(tenancy.application())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from emailproxy.config.model import DAYS, FlowName
 from emailproxy.errors import ConsentRequired, ProviderRefused, UnknownAccount
+from emailproxy.oauth.broker import BrokerSettings
 from emailproxy.oauth.keeper import EARLIER, KEEP_ALIVE_EARLIER
 from emailproxy.secret import Secret
 from tests.fakes.device import Desk
@@ -27,8 +29,7 @@ async def process(world: World) -> Process:
 
 
 def configure(process: Process, **changes: float) -> None:
-    settings: dict[str, Any] = {"consent_wait_s": 0, "refresh_margin_s": MARGIN_S, "keep_alive_s": 20 * DAYS}
-    process.broker.configure(**{**settings, **changes})
+    process.broker.configure(replace(BrokerSettings(consent_wait_s=0), **changes))  # type: ignore[arg-type]
 
 
 async def test_an_account_that_is_gone_is_renewed_no_more(world: World, process: Process) -> None:

@@ -34,7 +34,7 @@ async def test_a_login_without_a_password_has_the_one_that_is_named(world: World
     await source.accepted(Login(ADA, NONE), visit)
     assert await process.login() == credential.token.reveal()  # it became the account's
     file.write_text(WRONG.reveal())
-    with pytest.raises(WrongPassword):
+    with pytest.raises(WrongPassword, match=r"^login_as_password: the password is not the one"):
         await source.token(Login(ADA, NONE), visit)
 
 
@@ -56,7 +56,7 @@ async def test_all_other_logins_pass_through(world: World) -> None:
     process = await world.process()
     source = StandIn(process.broker, ADA, Secrets(Commands()), PASSWORD)
     await process.login()
-    with pytest.raises(WrongPassword) as caught:
+    with pytest.raises(WrongPassword, match=r"^the password is not the one") as caught:
         await source.token(Login(ADA, WRONG), visit_of())
     source.refused(Login(ADA, WRONG), visit_of(), caught.value)
     assert process.told[-1].event is Event.LOGIN_FAILED

@@ -6,7 +6,7 @@ import asyncio
 import errno
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -16,7 +16,7 @@ from yarl import URL
 from emailproxy.config.model import Account, FlowName
 from emailproxy.demo.ledger import Client
 from emailproxy.errors import UnknownAccount
-from emailproxy.oauth.broker import TokenBroker
+from emailproxy.oauth.broker import BrokerSettings, TokenBroker
 from emailproxy.oauth.clock import Clock
 from emailproxy.oauth.consent import Consents
 from emailproxy.oauth.flow import Flow
@@ -199,13 +199,15 @@ class World:
         consents = Consents(pending, records, grants, self.resolve, notify=told.append, clock=self.turned.clock)
         listener = RedirectListener(consents, header_s=header_s)
         self.stack.push_async_callback(listener.close)
+        told_anew = {name.name for name in fields(BrokerSettings)} & options.keys()
+        settings = BrokerSettings(consent_wait_s=wait_s, **{name: options.pop(name) for name in told_anew})
         broker = TokenBroker(
             self.resolve,
             records,
             consents,
             grants,
             listener=listener if listens else None,
-            consent_wait_s=wait_s,
+            settings=settings,
             clock=self.turned.clock,
             notify=told.append,
             cost=cost,

@@ -139,12 +139,13 @@ async def _save(folder: Path, generation: int, die_at: int | None) -> None:
     async with store.locked(ACCOUNT):
         record = replace(samples.record(ACCOUNT, 0), generation=generation, scope=f"{generation} " * 500)
         if die_at is not None:
-            _die_at(die_at)
+            kill_at(die_at)
         await store.save(record)
     store.close()
 
 
-def _die_at(step: int) -> None:
+def kill_at(step: int) -> None:
+    """Kills this process at that one of its system calls from now on that Python audits."""
     calls = 0
 
     def audit(event: str, _: object) -> None:
