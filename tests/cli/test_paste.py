@@ -75,18 +75,19 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("text", "code", "words"), WRONG)
-async def test_what_is_no_answer_changes_nothing(site: Site, text: str, code: int, words: str) -> None:
+async def test_what_is_no_answer_changes_nothing(site: Site) -> None:
+    """One after the other, as none spoils the sign-in for the next."""
     url = await begun(site)
     state = parse_qs(urlsplit(url).query)["state"][0]
-    text = text.format(port=site.redirect, state=state, url=url)
     before = site.files()
-    given = f"{PASSWORD}\n{text}".encode(errors="surrogateescape")
-    shown = await site.run("authorize", ADA, "--paste", "--password-file", "-", stdin=given)
-    assert shown.code == code
-    assert words in shown.complaints[-1]
-    assert "Traceback" not in shown.err
-    assert (site.provider.requests, site.files()) == ([], before)
+    for text, code, words in WRONG:
+        given = f"{PASSWORD}\n{text.format(port=site.redirect, state=state, url=url)}"
+        command = ("authorize", ADA, "--paste", "--password-file", "-")
+        shown = await site.run(*command, stdin=given.encode(errors="surrogateescape"))
+        assert (shown.code, text) == (code, text)
+        assert words in shown.complaints[-1]
+        assert "Traceback" not in shown.err
+        assert (site.provider.requests, site.files()) == ([], before), text
     assert f"{ADA} is signed in" in (await pasted(site, await returned(url))).out
 
 

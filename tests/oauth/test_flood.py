@@ -30,11 +30,7 @@ from tests.oauth.world import ADA, PASSWORD, Process, World
 ADDRESSES = [f"198.51.100.{number}" for number in range(50)]
 WAVES, EACH = 200, 10  # logins at once of each address, 500 of all: as many as `max_unauthenticated` lets in
 DEVICES = (0, 1, 60, 120, 199)  # in these waves the owner logs in, each time with a device that was not there before
-TRACED = (
-    174,
-    179,
-    199,
-)  # the waves from which memory is traced, and after which it is compared: tracing takes its time
+TRACED = (174, 179, 199)  # the waves from which memory is traced (that is slow), and after which it is compared
 DEAR = Cost(4 * MIB // KIB, 2)  # some 10 ms: all 100,000 would take a quarter of an hour
 
 
