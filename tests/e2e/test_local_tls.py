@@ -146,10 +146,11 @@ async def test_behind_haproxy_the_clients_own_address_counts(world: World, versi
     config = world.configure(**{f"IMAP-{back}": behind})
     async with world.proxy(config) as proxy, haproxy(front, back, version=version):
         await world.sign_in(proxy)
-        assert await asyncio.to_thread(imap_login, front)
-        accepted = [line for line in proxy.log.splitlines() if "Successfully authenticated IMAP" in line]
-        assert len(accepted) == 2
-        assert f"127.0.0.1:{back}" in accepted[-1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", front, local_addr=("127.0.0.9", 0))
+        writer.write(f'a LOGIN {USER} "{PASSWORD}"\r\nb LOGOUT\r\n'.encode())
+        assert b"a OK " in await reader.read()
+        writer.close()
+        await proxy.printed(rf"127\.0\.0\.1:{back}; {USER}\) \[ Successfully authenticated IMAP .* from 127\.0\.0\.9")
         reader, writer = await asyncio.open_connection("127.0.0.1", back)
         writer.write(b"a NOOP\r\n")
         assert await reader.read() == b"", "without its header nobody gets in there"
