@@ -210,7 +210,8 @@ def another_user(uid: int, *arguments: str | Path) -> tuple[str, ...]:
         *("oauth.web", "oauth.generic"),
     )
     program = (
-        "import encodings.idna, encodings.utf_8_sig, os, sys, aiohttp, rich.console, rich.table\n"
+        "import cryptography.hazmat.backends.openssl.backend, encodings.idna, encodings.utf_8_sig, os, sys\n"
+        "import aiohttp, rich.console, rich.table\n"
         "from importlib import import_module\n"
         f"for name in {modules!r}:\n    import_module('emailproxy.' + name)\n"
         "from emailproxy.service import new_event_loop\n"
