@@ -14,6 +14,7 @@ MAX_WAITING = 256  # in all: at 0.1 s each, whoever comes behind so many would h
 MAX_OF_SITE = 64  # a gateway's people, or a mail program's accounts after a restart
 MAX_OF_SUSPECT = 2  # of an address that was wrong lately
 MAX_OF_LOGIN = 4  # of one account from one address: different passwords, as those that are alike wait together
+KEPT = 1  # place, where there are several, for who was not wrong lately
 
 QUEUE_FULL = "too many logins wait for the check of their passwords; try again in a minute"
 
@@ -35,6 +36,7 @@ class Turns:
 
     def __init__(self, places: int) -> None:
         self._free = places
+        self._kept = min(places - 1, KEPT)
         self._waiting: list[_Waiter] = []
 
     @asynccontextmanager
@@ -48,7 +50,7 @@ class Turns:
         Raises:
             TooManyLogins: too many wait.
         """
-        if self._free:
+        if self._may_begin(rank()):
             self._free -= 1
         else:
             await self._wait(_Waiter(account, site, rank))
@@ -84,14 +86,20 @@ class Turns:
             if not worst.granted.done():
                 worst.granted.set_exception(TooManyLogins(QUEUE_FULL))
 
+    def _may_begin(self, rank: Rank) -> bool:
+        """Suspects, and work that no login waits for, leave a place free: who was not wrong waits for none of it."""
+        return self._free > (self._kept if rank >= Rank.SUSPECT else 0)
+
     def _pass_on(self) -> None:
-        waiting = [waiter for waiter in reversed(self._waiting) if not waiter.granted.done()]
-        if not waiting:
-            self._free += 1
-            return
-        best = min(waiting, key=lambda waiter: waiter.rank())  # of several the first: who came last
-        self._waiting.remove(best)
-        best.granted.set_result(None)
+        """A place is free again."""
+        self._free += 1
+        while waiting := [waiter for waiter in reversed(self._waiting) if not waiter.granted.done()]:
+            best = min(waiting, key=lambda waiter: waiter.rank())  # of several the first: who came last
+            if not self._may_begin(best.rank()):
+                return
+            self._free -= 1
+            self._waiting.remove(best)
+            best.granted.set_result(None)
 
     def __len__(self) -> int:
         return len(self._waiting)

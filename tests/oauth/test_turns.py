@@ -158,3 +158,24 @@ async def test_a_place_that_is_given_to_who_leaves_goes_on_to_the_next() -> None
     assert left.is_set()
     async with turns.turn("ada", "", lambda: Rank.CLEAN):
         assert len(turns) == 0
+
+
+async def test_suspects_leave_a_place_to_others() -> None:
+    """Of two places they have one, however many they are: nobody with a clean record waits for theirs to end."""
+    turns, over, begun = Turns(2), asyncio.Event(), 0
+
+    async def guess(site: str) -> None:
+        nonlocal begun
+        async with turns.turn("ann", site, lambda: Rank.SUSPECT):
+            begun += 1
+            await over.wait()
+
+    guesses = [asyncio.create_task(guess(f"192.0.2.{number}")) for number in range(5)]
+    while len(turns) < 4:
+        await asyncio.sleep(0)
+    async with asyncio.timeout(1), turns.turn("ann", "198.51.100.1", lambda: min(Rank)):
+        assert begun == 1
+    assert begun == 1
+    over.set()
+    await asyncio.gather(*guesses)
+    assert begun == 5
