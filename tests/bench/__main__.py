@@ -1,27 +1,132 @@
-"""``scripts/bench``: a figure a line, and exit code 1 where one is above its limit."""
+"""``scripts/bench``: emailproxy beside what else there is. The exit code tells of failures, never of times."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import os
+import subprocess
 import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from emailproxy.service import new_event_loop
-from tests.bench import relay, warm_logins
+from tests.bench import measures
+
+if TYPE_CHECKING:
+    from tests.bench.candidate import Candidate
+    from tests.bench.site import Bench
+
+ROUNDS, SHORT_ROUNDS = 5, 1
+RESULT = Path("build/bench.json")
+PICTURES = (Path("scripts/bench.svg"), Path("scripts/bench.png"))
+MAX_DESCRIPTORS = 65_536
+
+
+def parser() -> argparse.ArgumentParser:
+    """Nothing but the standard library is needed up to here: ``--help`` works before anything is installed."""
+    made = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Measures emailproxy beside no proxy at all, stunnel, Dovecot as a proxy, and the proxy that PyPI "
+        "has under our name; all in front of the same servers on this machine, in interleaved rounds.",
+        epilog=f"Measures: {', '.join(measures.names())}. Exit code 1: something failed, or lost octets. "
+        "A figure that is worse than its target is no failure.",
+    )
+    made.add_argument("--short", action="store_true", help="one small round of everything, to see that it works")
+    made.add_argument("--rounds", type=int, help=f"default: {ROUNDS}, of the long measures fewer")
+    made.add_argument("--only", metavar="MEASURE,..", type=_names, default=[], help="these measures")
+    made.add_argument(
+        "--candidates", metavar="NAME,..", type=_names, default=[], help="these, by a part of their names"
+    )
+    made.add_argument("--json", metavar="FILE", type=Path, default=RESULT, help="default: %(default)s")
+    made.add_argument("--plot", action="store_true", help=f"draws {' and '.join(map(str, PICTURES))}")
+    return made
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures what logins and the relay cost.")
-    parser.add_argument("--logins", type=int, default=1000, help="warm logins in a row (default: %(default)s)")
-    parser.add_argument("--megabytes", type=int, default=1000, help="passed each way (default: %(default)s)")
-    options = parser.parse_args()
+    options = parser().parse_args()
+    if unknown := set(options.only) - set(measures.names()):
+        parser().error(f"no such measure: {', '.join(sorted(unknown))}; there are {', '.join(measures.names())}")
+    from emailproxy.service import new_event_loop
+    from tests.bench.processes import allow_descriptors
+    from tests.e2e.harness.installed import PROGRAMS_OF_PYPI
+
+    # Debian keeps servers where only root's PATH looks.
+    os.environ["PATH"] = ":".join((str(PROGRAMS_OF_PYPI), os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+    with contextlib.suppress(OSError, ValueError):  # with fewer, the measure of many connections says so
+        allow_descriptors(MAX_DESCRIPTORS)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        cpu_s = runner.run(warm_logins.measure(options.logins))
-        allowed_s = warm_logins.LIMIT_S * options.logins / warm_logins.LIMIT_LOGINS
-        print(f"{options.logins} warm logins: {cpu_s:.3f} s of CPU (allowed: {allowed_s:.3f} s)", flush=True)
-        for way, figures in runner.run(relay.measure(options.megabytes * 1_000_000)).items():
-            print(f"relay, {way}: {figures.cpu_s_per_gb:.2f} s of CPU a GB, {figures.mb_per_s:.0f} MB/s", flush=True)
-    return int(cpu_s > allowed_s)
+        code = runner.run(bench(options))
+    if options.plot and not code:
+        command = [sys.executable, "-m", "tests.bench.plot", options.json, *PICTURES]
+        code = subprocess.run(command, check=False).returncode
+    return code
+
+
+async def bench(options: argparse.Namespace) -> int:
+    from tests.bench import frame, machine, tables
+    from tests.bench.candidate import OURS
+    from tests.bench.effort import effort_for
+    from tests.bench.results import read
+    from tests.bench.site import bench as everything
+
+    console, start_s = tables.console(), time.monotonic()
+    facts = machine.facts()
+    console.print(", ".join(f"{name} {value}" for name, value in facts.items()))
+    if warning := machine.warning():
+        console.print(warning, style="bold yellow")
+    rounds = options.rounds or (SHORT_ROUNDS if options.short else ROUNDS)
+    chosen = [frame.load(name) for name in options.only or measures.names()]
+    results: list[frame.Figures] = []
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        Path(folder).chmod(0o711)
+        effort = effort_for(short=options.short, slow=False)
+        async with everything(Path(folder), effort) as around, contextlib.AsyncExitStack() as stack:
+            candidates, failed = await _started(around, stack, options.candidates)
+            kinds = {candidate.name: candidate.kind for candidate in candidates}
+            for measure in chosen:
+                figures = await frame.run(around, measure, candidates, rounds, short=options.short)
+                results.append(figures)
+                console.print(tables.of_measure(figures, kinds))
+                for name, failure in figures.failures.items():
+                    console.print(f"{name}: {failure}", style="red", markup=False)
+    frame.write(options.json, frame.document(facts, datetime.now(UTC).isoformat(timespec="seconds"), results))
+    if options.short:
+        console.print("The figures of so short a run say nothing; they only show that everything works.")
+    else:
+        console.print(tables.of_all(read(options.json), kinds))
+    console.print(f"{options.json} has all figures. That took {time.monotonic() - start_s:.0f} s.")
+    # Of others' failures the tables tell; this project is answerable for its own.
+    return int(any(OURS & names for names in (failed, *(figures.failures.keys() for figures in results))))
+
+
+async def _started(
+    around: Bench, stack: contextlib.AsyncExitStack, parts: list[str]
+) -> tuple[list[Candidate], set[str]]:
+    """Those whose names have one of the parts, or all; and the names of those that do not start."""
+    from tests.bench.candidates import STARTS
+    from tests.bench.candidates.leaving import left_out
+
+    started, failed = [], set()
+    for name, start in STARTS.items():
+        if parts and not any(part.casefold() in name.casefold() for part in parts):
+            continue
+        try:
+            candidate = await stack.enter_async_context(start(around, around.servers))
+        except Exception as error:  # whatever it is, the others are measured
+            left_out(name, f"it does not start: {type(error).__name__}: {error}")
+            failed.add(name)
+        else:
+            if candidate is not None:
+                started.append(candidate)
+    return started, failed
 
 
 if __name__ == "__main__":

@@ -1,0 +1,19 @@
+"""What one process with 10,000 idle clients does while they say nothing."""
+
+from __future__ import annotations
+
+from tests.bench.candidate import DOVECOT, EMAILPROXY, STUNNEL, Candidate
+from tests.bench.crowd import crowd
+from tests.bench.effort import Effort
+from tests.bench.site import Bench
+
+NAME = "10,000 idle connections in one process: CPU"
+UNIT = "% of a core"
+TARGET = "under 1 %"
+CANDIDATES = (DOVECOT, EMAILPROXY, STUNNEL)
+ROUNDS = 1
+
+
+async def measure(bench: Bench, candidate: Candidate, effort: Effort) -> float | None:
+    found = await crowd(bench, candidate, effort)
+    return None if found is None else found.idle_cpu_percent
