@@ -5,6 +5,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 VENV=.venv
 SYSTEM_CERTIFICATES=/etc/ssl/certs/ca-certificates.crt
+# The mail server of the tests, of endure and of the bench.
+# shellcheck disable=SC2034
+MAIL_SERVER=(dovecot-imapd dovecot-pop3d dovecot-submissiond)
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "$0: $*"; exit 1; }

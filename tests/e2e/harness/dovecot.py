@@ -98,14 +98,14 @@ async def dovecot(
         server = Dovecot(root, Upstream(*ports[:2]), Upstream(*ports[2:4]), Upstream(*ports[4:]))
         config = root / "dovecot.conf"
         config.write_text(_config(server, certificate, key, relay_port, mechanisms))
-        async with _running(config, server):
+        async with running(config, server):
             yield server
     finally:
         shutil.rmtree(root, ignore_errors=True)  # A killed process may write its last file yet.
 
 
 @contextlib.asynccontextmanager
-async def _running(config: Path, server: Dovecot) -> AsyncIterator[None]:
+async def running(config: Path, server: Dovecot) -> AsyncIterator[None]:
     started = await run("dovecot", "-c", config, timeout=START_S)
     if started.code != 0:
         log = server.log if (server.root / "log").exists() else ""
@@ -170,7 +170,7 @@ service anvil {{
 {_listeners("pop3", "pop3", "pop3s", server.pop)}
 {_listeners("submission", "submission", "submissions", server.smtp)}
 """
-    return text if os.geteuid() == 0 else text + _rootless(mail)
+    return text if os.geteuid() == 0 else text + rootless(mail)
 
 
 def _listeners(service: str, plain: str, tls: str, ports: Upstream) -> str:
@@ -189,7 +189,7 @@ service {service}-login {{
 """
 
 
-def _rootless(user: pwd.struct_passwd) -> str:
+def rootless(user: pwd.struct_passwd) -> str:
     """What makes every service run as the caller, for lack of the right to change users."""
     group = grp.getgrgid(user.pw_gid).gr_name
     services = "".join(

@@ -32,19 +32,27 @@ def sections(world: World, **settings: str) -> dict[str, dict[str, object]]:
     }
 
 
-@contextlib.asynccontextmanager
-async def running(world: World, config: Path, *arguments: str | Path) -> AsyncIterator[Program]:
-    """Runs it until the caller is done; then it has written what it keeps."""
-    environment = {
+def command(config: Path, *arguments: str | Path) -> tuple[str | Path, ...]:
+    """Serves, with no window."""
+    return (NAME, "--no-gui", "--local-server-auth", "--config-file", config, *arguments)
+
+
+def environment(world: World) -> dict[str, str]:
+    """A user's, who trusts the world's authority."""
+    return {
         "PATH": os.environ["PATH"],
         "HOME": str(world.folder),
         "SSL_CERT_FILE": str(world.authority.certificate_file),
         "PYTHONUNBUFFERED": "1",
     }
-    command = ("--no-gui", "--local-server-auth", "--config-file", config, *arguments)
+
+
+@contextlib.asynccontextmanager
+async def running(world: World, config: Path, *arguments: str | Path) -> AsyncIterator[Program]:
+    """Runs it until the caller is done; then it has written what it keeps."""
     process = await asyncio.create_subprocess_exec(
-        NAME, *command,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=environment, cwd=world.folder,
+        *command(config, *arguments),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=environment(world), cwd=world.folder,
     )  # fmt: skip
     program = Program(process)
     listening = asyncio.create_task(program.listen())

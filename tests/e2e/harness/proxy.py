@@ -103,10 +103,10 @@ class Proxy(Program):
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(re.findall(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)[0])
 
-    async def consent_url(self, account: str, *, start: int = 0) -> str:
+    async def consent_url(self, account: str, *, start: int = 0, timeout: float = 20.0) -> str:
         """The URL that the server asks the account's owner to visit."""
         line = rf"Please visit the following URL to authenticate account {re.escape(account)}: (\S+)\r?\n"
-        return (await self.printed(line, start=start))[1]
+        return (await self.printed(line, start=start, timeout=timeout))[1]
 
 
 ProgramType = TypeVar("ProgramType", bound=Program)
@@ -118,14 +118,19 @@ async def running(
     home: Path,
     stdin: bytes = b"",
     env: Mapping[str, str] | None = None,
+    through: Sequence[str] = (),
     kind: type[ProgramType],
 ) -> AsyncIterator[ProgramType]:
-    """Starts one of the commands in the folder `home`, and ends it if it has not ended by itself."""
+    """Starts one of the commands in the folder `home`, and ends it if it has not ended by itself.
+
+    Args:
+        through: a command that becomes the one behind it (exec), such as unshare(1).
+    """
     with tempfile.TemporaryFile() as given:
         given.write(stdin)
         given.seek(0)
         process = await asyncio.create_subprocess_exec(
-            *COMMAND, *arguments,
+            *through, *COMMAND, *arguments,
             stdin=given, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
             env=environment(home) | dict(env or {}), cwd=home,
         )  # fmt: skip
@@ -150,12 +155,13 @@ async def serve(
     home: Path,
     env: Mapping[str, str] | None = None,
     command: Sequence[str] = ("serve",),
+    through: Sequence[str] = (),
 ) -> AsyncIterator[Proxy]:
     """Runs `emailproxy serve` in the folder `home`, and yields it when it says READY=1 (sd_notify(3))."""
     with notifications() as notified:
         notify = {"NOTIFY_SOCKET": notified.getsockname()}
         full = notify | dict(env or {})
-        async with running(*command, *arguments, home=home, env=full, kind=Proxy) as proxy:
+        async with running(*command, *arguments, home=home, env=full, through=through, kind=Proxy) as proxy:
             proxy.log_file = log_file
             async with asyncio.timeout(START_S):
                 await _ready(notified, proxy)

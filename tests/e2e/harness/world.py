@@ -180,6 +180,7 @@ async def world(
     mechanisms: str = "xoauth2 oauthbearer",
     certificate_name: str = "localhost",
     now: Callable[[], float] | None = None,
+    provider_type: type[Provider] = Provider,
     **provider_options: Any,
 ) -> AsyncIterator[World]:
     """Starts all but the proxy. The certificate of the mail server and the provider is for `localhost`."""
@@ -191,7 +192,7 @@ async def world(
     if now is not None:
         options["now"] = now
     async with (
-        Provider([client], tls=authority.issue("localhost").server_context(), **options) as provider,
+        provider_type([client], tls=authority.issue("localhost").server_context(), **options) as provider,
         sink() as mails,
         dovecot(
             public_key_pem=provider.public_key_pem,
