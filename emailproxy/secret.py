@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from typing import Any, NoReturn
+from typing import NoReturn
 
 
 class Secret:
@@ -43,14 +43,3 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret is not pickled")
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> Any:
-        from pydantic_core import core_schema
-
-        return core_schema.union_schema(
-            [
-                core_schema.is_instance_schema(cls),
-                core_schema.no_info_after_validator_function(cls, core_schema.str_schema()),
-            ]
-        )

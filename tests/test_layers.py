@@ -13,6 +13,7 @@ import emailproxy
 PACKAGE = Path(emailproxy.__file__).parent
 
 BASE = {"errors", "names", "secret"}
+ABOVE_SERVICE = {"check", "admin", "workers", "demo"}
 MAY_IMPORT = {
     "errors": set(),
     "names": set(),
@@ -27,7 +28,8 @@ MAY_IMPORT = {
     "check": {*BASE, "config", "wire", "store", "oauth", "net", "service"},
     "admin": {*BASE, "config", "wire", "store", "oauth", "net", "service"},
     "demo": {*BASE, "certificates", "config", "wire", "store", "oauth", "net", "service"},
-    "cli": {*BASE, "certificates", "config", "wire", "store", "oauth", "net", "service", "check", "admin", "demo"},
+    "workers": {*BASE, "config", "wire", "store", "oauth", "net", "service", "admin"},
+    "cli": {*BASE, "certificates", "config", "wire", "store", "oauth", "net", "service", *ABOVE_SERVICE},
     "__main__": {"cli"},
     "__init__": set(),
 }

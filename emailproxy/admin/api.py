@@ -11,7 +11,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from emailproxy.admin.routes import Answer, Routes, refusal
+from emailproxy.admin.routes import Answer, Answers, refusal
 from emailproxy.config.model import KIB
 from emailproxy.errors import ProtocolError
 from emailproxy.oauth.httpserver import HttpServer, hosts_of
@@ -28,7 +28,7 @@ class Api(HttpServer):
 
     max_header = MAX_HEADER
 
-    def __init__(self, routes: Routes) -> None:
+    def __init__(self, routes: Answers) -> None:
         super().__init__("the control socket", log)
         self._routes = routes
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
+from emailproxy.admin.messages import Add, Change, Configuration, OfAccount, Remove, parsed
 from emailproxy.config.model import KIB
 from emailproxy.config.scan import MAX_FILE_OCTETS
 from emailproxy.errors import AccountUnusable, ConfigError, EmailProxyError, ProtocolError, UnknownAccount
 from emailproxy.oauth.passwords import NewSlot
-from emailproxy.secret import Secret
 from emailproxy.service import Reloaded, Service
 from emailproxy.service.facts import slot_facts
 from emailproxy.store.base import Limits
@@ -46,39 +43,14 @@ class Answer(NamedTuple):
     facts: Facts
 
 
-class Message(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True)
+class Answers(Protocol):
+    """Whoever has a server's answers."""
 
+    def limit(self, path: str) -> int:
+        """How many octets a body may have."""
 
-class OfAccount(Message):
-    account: str
-
-
-class Add(OfAccount):
-    name: str
-    password: Secret | None = None
-    """None: one is generated."""
-    protocols: tuple[str, ...] = ()
-    networks: tuple[str, ...] = ()
-    expires_s: int | None = None
-
-
-class Change(OfAccount):
-    old: Secret
-    new: Secret | None = None
-    """None: one is generated."""
-
-
-class Remove(OfAccount):
-    name: str
-    force: bool = False
-
-
-class Configuration(Message):
-    text: str | None = None
-    """None: the server reads its own file."""
-    path: str = ""
-    """Where the text is from, for messages; absolute."""
+    async def answer(self, method: str, path: str, query: Mapping[str, str], body: bytes) -> Answer:
+        """What a request gets."""
 
 
 class Routes:
@@ -109,26 +81,13 @@ class Routes:
             if known:
                 return refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes {', '.join(known)}")
             return refusal(HTTPStatus.NOT_FOUND, "there is nothing of that name here")
-        try:
-            return Answer(HTTPStatus.OK, await route(query, body))
-        except ConfigError as error:
-            return Answer(HTTPStatus.UNPROCESSABLE_ENTITY, {"error": str(error)})
-        except ProtocolError as error:
-            return refusal(HTTPStatus.BAD_REQUEST, str(error))
-        except Locked as error:
-            return refusal(HTTPStatus.LOCKED, str(error))
-        except UnknownAccount as error:
-            return refusal(HTTPStatus.NOT_FOUND, str(error))
-        except EmailProxyError as error:
-            return refusal(HTTPStatus.CONFLICT, str(error))
+        return await answered(route(query, body))
 
     async def _status(self, _query: Mapping[str, str], _body: bytes) -> Facts:
         return await self._service.status()
 
     async def _reload(self, _query: Mapping[str, str], body: bytes) -> Facts:
-        given = parsed(Configuration, body)
-        elsewhere = None if given.text is None else FromElsewhere(given.text, Path(given.path))
-        return asdict(await self._reload_with(elsewhere))
+        return await reloaded(self._reload_with, body)
 
     # ---- passwords
 
@@ -171,23 +130,27 @@ class Routes:
         return {"account": wanted.account}
 
 
-M = TypeVar("M", bound=Message)
+async def reloaded(reload: Reload, body: bytes) -> Facts:
+    """What has come of another configuration."""
+    given = parsed(Configuration, body)
+    elsewhere = None if given.text is None else FromElsewhere(given.text, Path(given.path))
+    return asdict(await reload(elsewhere))
 
 
-def parsed(kind: type[M], body: bytes) -> M:
-    """A body's message.
-
-    Raises:
-        ProtocolError: it is none; the text shows none of it, as it may hold a password.
-    """
+async def answered(facts: Awaitable[Facts]) -> Answer:
+    """The facts, or why there are none."""
     try:
-        found: Any = json.loads(body or b"{}")
-        return kind.model_validate(found, strict=False)
-    except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}" for one in error.errors())
-        raise ProtocolError(told) from None
-    except (ValueError, RecursionError):
-        raise ProtocolError("the body is not JSON") from None
+        return Answer(HTTPStatus.OK, await facts)
+    except ConfigError as error:
+        return Answer(HTTPStatus.UNPROCESSABLE_ENTITY, {"error": str(error)})
+    except ProtocolError as error:
+        return refusal(HTTPStatus.BAD_REQUEST, str(error))
+    except Locked as error:
+        return refusal(HTTPStatus.LOCKED, str(error))
+    except UnknownAccount as error:
+        return refusal(HTTPStatus.NOT_FOUND, str(error))
+    except EmailProxyError as error:
+        return refusal(HTTPStatus.CONFLICT, str(error))
 
 
 def refusal(status: HTTPStatus, text: str) -> Answer:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from emailproxy.admin.routes import Reload, Routes
-from emailproxy.service import Service
+if TYPE_CHECKING:
+    from emailproxy.admin.routes import Answers
 
 
 class Answering:
     """Protocols for connections."""
 
-    def __init__(self, service: Service, reload: Reload) -> None:
-        self._service = service
-        self._reload = reload
+    def __init__(self, answers: Callable[[], Answers]) -> None:
+        self._answers = answers
         self._api: Callable[[], asyncio.Protocol] | None = None
 
     def __call__(self) -> asyncio.Protocol:
         if self._api is None:
             from emailproxy.admin.api import Api
 
-            self._api = Api(Routes(self._service, self._reload))
+            self._api = Api(self._answers())
         return self._api()

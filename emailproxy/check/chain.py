@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sized
 from contextlib import aclosing
+from dataclasses import replace
 
 from emailproxy.check import accounts as state_of
 from emailproxy.check.endpoints import endpoints
@@ -15,6 +16,7 @@ from emailproxy.check.logins import log_in
 from emailproxy.check.network import Place, reach
 from emailproxy.check.ways import Way, ways_of, without_way
 from emailproxy.config import catchall
+from emailproxy.config.keys import HOOKS
 from emailproxy.config.model import Account, Config
 from emailproxy.config.outbound import Outbound
 from emailproxy.config.proxies import UnusableProxy
@@ -102,7 +104,8 @@ async def configuration(config: Config, account: Account | None, concerned: list
 
 def programs(config: Config, concerned: Iterable[Account]) -> Iterator[tuple[str, str]]:
     """The programs that hooks and accounts run, each with the key that names it."""
-    for key, hook in config.settings:
+    for key in HOOKS:
+        hook = getattr(config.settings, key)
         if isinstance(hook, HookCommand):
             yield f"[emailproxy] {key}", hook.arguments[0]
     for account in concerned:
@@ -177,5 +180,5 @@ def needs_own(account: Account, authority: Authority) -> bool:
 
 def quiet(config: Config) -> Config:
     """A check waits for no person, and tells nobody that its login failed: its own findings say so."""
-    settings = config.settings.model_copy(update={"consent_wait": 0.0, "on_login_failed": None})
-    return config.model_copy(update={"settings": settings})
+    settings = replace(config.settings, consent_wait=0.0, on_login_failed=None)
+    return replace(config, settings=settings)

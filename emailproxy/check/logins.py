@@ -15,8 +15,8 @@ from emailproxy.errors import LoginRefused, PasswordNotPermitted, ServiceError, 
 from emailproxy.net.admission import within
 from emailproxy.net.dial import Dialer
 from emailproxy.net.listener import Listener
-from emailproxy.net.session import TokenSource
 from emailproxy.net.shared import SessionLimits, Shared
+from emailproxy.net.tokens import TokenSource
 from emailproxy.oauth.advice import advise
 from emailproxy.oauth.broker import sasl_user
 from emailproxy.oauth.identity import expected
@@ -44,8 +44,14 @@ class Watched:
     def route(self, login: Login, visit: Visit) -> Route:
         return self._tokens.route(login, visit)
 
+    def at_once(self, login: Login, visit: Visit) -> Credential | None:
+        return self._tokens.at_once(login, visit)
+
     async def token(self, login: Login, visit: Visit, rejected: str | None = None) -> Credential:
         return await self._tokens.token(login, visit, rejected)
+
+    def is_settled(self, login: Login, visit: Visit) -> bool:
+        return self._tokens.is_settled(login, visit)
 
     async def accepted(self, login: Login, visit: Visit) -> None:
         await self._tokens.accepted(login, visit)

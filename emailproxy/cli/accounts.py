@@ -17,7 +17,7 @@ from emailproxy.cli.main import EXIT_FAILED
 from emailproxy.cli.options import config_option, json_option, state_option
 from emailproxy.cli.reach import Place
 from emailproxy.config import catchall
-from emailproxy.errors import AccountUnusable, addressed
+from emailproxy.errors import addressed
 from emailproxy.oauth.lifetimes import MARGIN_S
 from emailproxy.oauth.states import Live
 
@@ -68,7 +68,7 @@ async def _lines(where: Path, known: Known) -> list[Line]:
 
     records, pending = IniStore(where), IniPendingStore(where)
     try:
-        return await account_lines(records, pending, known.names, known.margin_s)
+        return [line async for line in account_lines(records, pending, known.names, known.margin_s)]
     finally:
         pending.close()
         records.close()
@@ -77,11 +77,7 @@ async def _lines(where: Path, known: Known) -> list[Line]:
 def _known(place: Place) -> Known:
     if place.config is None:
         return Known()
-    try:
-        names = frozenset(account.key for account in catchall.accounts(place.config))
-    except AccountUnusable:  # `serve` and `check` say what is wrong with it
-        return Known()
-    return Known(names, place.config.settings.refresh_margin)
+    return Known(catchall.keys(place.config), place.config.settings.refresh_margin)
 
 
 def _show(lines: list[Line]) -> None:

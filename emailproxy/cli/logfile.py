@@ -8,6 +8,7 @@ import os
 import queue
 import stat
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
@@ -20,6 +21,7 @@ from emailproxy.store.files import as_root, make_folder
 
 LINE = "%(asctime)s %(levelname)s %(message)s"
 SHOWN = "emailproxy: %(message)s"
+GATHER_S = 0.05  # how long a line may wait for others
 PRIVATE = 0o600
 READABLE_BY_OTHERS = 0o004
 # C0, DEL, C1, and what Unicode ends lines with: none may end a line, or speak to a terminal
@@ -72,6 +74,12 @@ class PrivateRotatingFile(logging.handlers.RotatingFileHandler):
 
     def _open(self) -> TextIOWrapper:
         return _opened(self.baseFilename, self.flags)
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
+        """As soon as the limit is passed: nothing is written twice to find out how long it would be."""
+        self.stream = self.stream or self._open()
+        now = os.fstat(self.stream.fileno())
+        return 0 < self.maxBytes <= now.st_size and stat.S_ISREG(now.st_mode)
 
     def doRollover(self) -> None:
         """Goes on in the same file where it cannot be moved away."""
@@ -138,6 +146,43 @@ def _opened(path: str, flags: int) -> TextIOWrapper:
     return open(descriptor, "a", encoding="utf-8", errors="backslashreplace")
 
 
+Records = queue.SimpleQueue[logging.LogRecord | str | None]
+"""Records, or finished lines; None ends."""
+
+
+class ToQueue(logging.handlers.QueueHandler):
+    """Hands records on as they are: what they become is made beside the event loop."""
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        return record
+
+
+class Batches(logging.handlers.QueueListener):
+    """After what there was to write it lets more come for a moment: under load its thread wakes a few times a second,
+    not with every login. The first line after a silence is written at once."""
+
+    def __init__(self, records: Records, *handlers: logging.Handler) -> None:
+        super().__init__(records, *handlers)
+        self._records = records
+        self._lines = OneLine(LINE)
+        self._ending = threading.Event()
+
+    def dequeue(self, block: bool) -> Any:
+        try:
+            return self._records.get(block=False)
+        except queue.Empty:
+            self._ending.wait(GATHER_S)
+            return self._records.get(block)
+
+    def prepare(self, record: logging.LogRecord | str) -> logging.LogRecord:
+        return logging.makeLogRecord({"msg": record if isinstance(record, str) else self._lines.format(record)})
+
+    def stop(self) -> None:
+        """Writes out what waits, and ends the thread."""
+        self._ending.set()
+        super().stop()
+
+
 class Log:
     """A running log. Records pass a queue, so that no disk ever holds the event loop.
 
@@ -145,14 +190,17 @@ class Log:
     """
 
     def __init__(self, handlers: list[logging.Handler], level: int) -> None:
-        records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
-        self._handler = logging.handlers.QueueHandler(records)
-        self._handler.setFormatter(OneLine(LINE))  # here, as the handler hands on whole texts
-        self._listener = logging.handlers.QueueListener(records, *handlers)
+        self._records: Records = queue.SimpleQueue()
+        self._handler = ToQueue(self._records)
+        self._listener = Batches(self._records, *handlers)
         self._handlers = handlers
         logging.getLogger("emailproxy").setLevel(level)
         logging.getLogger().addHandler(self._handler)
         self._listener.start()
+
+    def take(self, text: str) -> None:
+        """A record that another process of ours has made a text of."""
+        self._records.put(text)
 
     def close(self) -> None:
         """Writes out what waits."""
@@ -173,6 +221,9 @@ def start(path: Path, *, size_mib: int, files: int, debug: bool = False) -> Log:
         to_file = PrivateRotatingFile(path, maxBytes=size_mib * MIB, backupCount=files)
     except OSError as error:
         raise ServiceError(f"the log file {path} cannot be written: {error.strerror}; set log_file") from None
+    # What no line of ours shows needs no looking up (the standard library's own advice on speed).
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
     log = Log([to_file, logging.StreamHandler(sys.stderr)], logging.DEBUG if debug else logging.INFO)
     mode = path.stat().st_mode
     if os.name == "posix" and stat.S_ISREG(mode) and mode & READABLE_BY_OTHERS:

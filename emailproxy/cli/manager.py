@@ -7,6 +7,8 @@ import os
 import socket
 import time
 
+CLOSE_S = 10.0  # for what follows once the last session has ended: renewals under way, files
+
 log = logging.getLogger("emailproxy")
 
 
@@ -22,6 +24,11 @@ def notify(state: str) -> None:
             sock.sendto(state.encode(), address)
         except OSError as error:
             log.warning("the service manager's socket does not answer: %s", error)
+
+
+def notify_stopping(drain_timeout_s: float) -> None:
+    """The end begins, and may take so long, whatever a unit says that was printed for another configuration."""
+    notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int((drain_timeout_s + CLOSE_S) * 1_000_000)}")
 
 
 def notify_reloading() -> None:

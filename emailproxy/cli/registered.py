@@ -9,7 +9,7 @@ from typing import Any
 from emailproxy.config import catchall, edit, grants, ini
 from emailproxy.config.draft import Draft, Wishes
 from emailproxy.config.hosts import host_and_port
-from emailproxy.config.model import Account, FlowName, MailProtocol, Server
+from emailproxy.config.model import DEFAULT_REDIRECT_URI, FlowName, MailProtocol, Server
 
 SAMPLE_DOMAIN = "example.com"
 LOCAL_PASSWORD = "any password: the first one you use becomes the local password"  # noqa: S105 - advice
@@ -51,7 +51,7 @@ def summary(path: Path, wishes: Wishes, draft: Draft, *, written: bool, config_f
     flow = _flow(draft, wishes.account)
     lines += _clients(draft.config.servers, user, OWN_PASSWORD if flow is FlowName.PASSWORD else LOCAL_PASSWORD)
     if flow is FlowName.AUTHORIZATION_CODE and wishes.account_values:
-        uri = wishes.account_values.get("redirect_uri", Account.model_fields["redirect_uri"].default)
+        uri = wishes.account_values.get("redirect_uri", DEFAULT_REDIRECT_URI)
         lines += ["", f"The provider must know this redirect URI of your application: {uri}"]
     lines += ["", "Next:", f"  emailproxy serve{config_flag}"]
     if wishes.account_values:

@@ -43,6 +43,7 @@ def _show(facts: Facts) -> None:
     loaded = tables.local(facts["config"]["loaded"])
     tables.say(shown, f"configuration {facts['config']['path']}, as of {loaded}; state {facts['state_dir']}")
     _show_listeners(shown, facts)
+    _show_workers(shown, facts)
     _show_accounts(shown, facts)
     for line in facts["accounts"]:
         if line["last_error"]:
@@ -63,13 +64,22 @@ def _show_listeners(shown: Console, facts: Facts) -> None:
                 line["section"] + (" (ends)" if line["retired"] else ""),
                 ", ".join(line["addresses"]),
                 line["tls"],
-                line["server"],
+                line["server"] + (f", {line['prewarmed']} ready" if line["prewarmed"] else ""),
                 str(line["sessions"]),
                 str(line["logged_in"]),
             )
             for line in facts["listeners"]
         ],
     )
+
+
+def _show_workers(shown: Console, facts: Facts) -> None:
+    """Where there is more than one process."""
+    for line in facts.get("workers", ()):
+        up = timedelta(seconds=line["uptime_s"])
+        tables.say(
+            shown, f"worker {line['worker']}: process {line['pid']}, has run for {up}, {line['sessions']} sessions"
+        )
 
 
 def _show_accounts(shown: Console, facts: Facts) -> None:

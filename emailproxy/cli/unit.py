@@ -8,7 +8,10 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
+from emailproxy.cli.manager import CLOSE_S
 from emailproxy.config import ini
+from emailproxy.config.model import DEFAULT_DRAIN_TIMEOUT_S
+from emailproxy.errors import ConfigError
 
 # ProtectHome= and PrivateTmp= of the unit: what lies there the service does not see (systemd.exec(5)).
 HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))  # noqa: S108 - compared, not used
@@ -19,10 +22,23 @@ def unit(config_path: Path | None) -> str:
     template = files("emailproxy").joinpath("data/emailproxy.service").read_text("utf-8")
     command = " ".join(map(quoted, installed()))
     config = os.path.abspath(config_path or ini.SYSTEM_FILE)
-    words = {"@COMMAND@": command, "@CONFIG_WORD@": quoted(config), "@CONFIG@": config.replace("%", "%%")}
+    words = {
+        "@COMMAND@": command,
+        "@CONFIG_WORD@": quoted(config),
+        "@CONFIG@": config.replace("%", "%%"),
+        "@STOP_S@": f"{drain_timeout_s(Path(config)) + CLOSE_S:.0f}",
+    }
     for name, text in words.items():
         template = template.replace(name, text)
     return template
+
+
+def drain_timeout_s(config: Path) -> float:
+    """What the configuration says, if there is one by now that can be read."""
+    try:
+        return ini.load(config, allow_placeholders=True).settings.drain_timeout
+    except ConfigError:
+        return DEFAULT_DRAIN_TIMEOUT_S
 
 
 def hidden() -> Path | None:

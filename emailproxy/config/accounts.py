@@ -50,15 +50,15 @@ class AccountChecker:
         return grants.problems(self._directory.settings(name), self._elsewhere(served_by))
 
     def _check(self, name: str) -> None:
-        owner = self._directory.owner(name)
+        values = self._directory.own(name)
+        owner = self._directory.owner(name, values)
         if owner is not None:
             self._check_mailbox(name, owner)
             return
         names = self._directory.chain(name)
-        values = self._directory.own(name)
         torn = any(self._sections[part].torn for part in names)
         if not torn and not self._completed_by_others(name):
-            for problem in self._problems(name):
+            for problem in grants.problems(values, self._elsewhere(name)):
                 self._tell(names, problem)
         flow, advice = grants.flow_of(values)
         if flow and advice:

@@ -94,9 +94,9 @@ class Directory:
         """What an account's sections say."""
         return merge(self.sections, self.chain(name))
 
-    def owner(self, name: str) -> str | None:
-        """The other account of this file whose sign-in serves this one, if any."""
-        owner = self.own(name).get("token_owner", ANYBODY)
+    def owner(self, name: str, own: Values | None = None) -> str | None:
+        """The other account of this file whose sign-in serves this one, if any; `own` is `own(name)`, where known."""
+        owner = (self.own(name) if own is None else own).get("token_owner", ANYBODY)
         found = self.named(owner)
         return found if owner != ANYBODY and found != name and self.chain(found) else None
 
@@ -106,7 +106,8 @@ class Directory:
         The passwords are the owner's, too: no mailbox sets the first where the owner denies that, and the owner's
         networks count where a mailbox names none.
         """
-        own, owner = self.own(name), self.owner(name)
+        own = self.own(name)
+        owner = self.owner(name, own)
         if owner is None:
             return own
         mine = {key: value for key, value in own.items() if key in PERSONAL or key in SERVER_KEYS.values()}
@@ -140,6 +141,21 @@ def accounts(config: Config) -> tuple[Account, ...]:
     return tuple(resolve(config, name) for name in config.spellings.values() if not name.startswith("@"))
 
 
+def keys(config: Config) -> frozenset[str]:
+    """`Account.key` of every account that has a section of its own, complete or not: their state is kept by these."""
+    directory = Directory.of(config)
+    mailboxes = [name for name in config.spellings if not name.startswith("@")]
+    return frozenset(_key(directory, name) for name in mailboxes)
+
+
+def _key(directory: Directory, name: str) -> str:
+    owner = directory.own(name).get("token_owner", ANYBODY)
+    if owner == ANYBODY:
+        return name
+    known = directory.named(owner)
+    return known if known in directory.sections else owner.casefold()
+
+
 def chain(names: Container[str], user: str, *, catch_all: bool) -> tuple[str, ...]:
     """The sections whose settings a user name inherits, the most specific first, all case-folded."""
     name = user.casefold()
@@ -159,11 +175,17 @@ def merge(sections: Mapping[str, Values], names: tuple[str, ...]) -> dict[str, A
     merged: dict[str, Any] = {}
     for name in reversed(names):
         values = sections[name]
-        replaced = {key for keys in FAMILIES if not values.keys().isdisjoint(keys) for key in keys}
-        replaced |= {"token_url", "permission_url"} if values.get("tenant") else set()
-        replaced |= {"tenant"} if values.get("token_url") else set()
+        replaced = _replaced(values) if merged else ()
         merged = {key: value for key, value in merged.items() if key not in replaced} | dict(values)
     return {key: value for key, value in merged.items() if value or key in MEANINGFUL_WHEN_EMPTY}
+
+
+def _replaced(values: Values) -> set[str]:
+    """The keys whose inherited values a section with these takes the place of, besides its own."""
+    replaced = {key for keys in FAMILIES if not values.keys().isdisjoint(keys) for key in keys}
+    replaced |= {"token_url", "permission_url"} if values.get("tenant") else set()
+    replaced |= {"tenant"} if values.get("token_url") else set()
+    return replaced
 
 
 def cached(config: Config, name: str) -> Cached | None:

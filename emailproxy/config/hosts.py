@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 
 MAX_HOST_NAME = 253  # RFC 1035 section 2.3.4: 255 octets on the wire, less the first length and the root
 
@@ -22,6 +23,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+@lru_cache
 def is_local_address(local_address: str | None) -> bool:
     """Whether a `local_address` is certain to be a loopback; None is the loopbacks of this host.
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import platformdirs
-
 from emailproxy.config.catchall import folder
 from emailproxy.config.model import Config
 from emailproxy.config.reader import FOREIGN_NAME, Reader
@@ -108,20 +106,29 @@ def own_file() -> Path:
 
 def user_file() -> Path:
     """Where this user's configuration file belongs."""
-    return platformdirs.user_config_path("emailproxy", appauthor=False) / FILE_NAME
+    from platformdirs import user_config_path
+
+    return user_config_path("emailproxy", appauthor=False) / FILE_NAME
 
 
 def default_state_dir() -> Path:
     """`$STATE_DIRECTORY` where systemd sets it (systemd.exec(5)), else the user's; the folder is ours alone."""
     service = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
-    return (Path(service) if service else platformdirs.user_state_path("emailproxy", appauthor=False)) / "state"
+    if service:
+        return Path(service) / "state"
+    from platformdirs import user_state_path
+
+    return user_state_path("emailproxy", appauthor=False) / "state"
 
 
 def default_log_file() -> Path:
     """In `$LOGS_DIRECTORY` where systemd sets it (systemd.exec(5)), else in the user's folder of logs."""
     service = os.environ.get("LOGS_DIRECTORY", "").partition(":")[0]
-    folder = Path(service) if service else platformdirs.user_log_path("emailproxy", appauthor=False)
-    return folder / "emailproxy.log"
+    if service:
+        return Path(service) / "emailproxy.log"
+    from platformdirs import user_log_path
+
+    return user_log_path("emailproxy", appauthor=False) / "emailproxy.log"
 
 
 def search_path() -> list[Path]:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from annotated_types import Ge, Gt, Le
-from pydantic.fields import FieldInfo
-
 from emailproxy.config import network, parameters, references, values
-from emailproxy.config.model import Account, FirstLogin, FlowName, MailProtocol, ProviderName, Server, Settings
+from emailproxy.config.model import (
+    BOUNDS,
+    Account,
+    Bounds,
+    FirstLogin,
+    FlowName,
+    MailProtocol,
+    ProviderName,
+    Server,
+    Settings,
+)
 
 Reader = Callable[[str], Any]
 
@@ -50,25 +58,25 @@ def settings_keys(base: Path) -> dict[str, Reader]:
         "no_proxy": network.no_proxy,
     }
     readers: dict[str, Reader] = {}
-    for name, info in Settings.model_fields.items():
-        if name in special:
-            readers[name] = special[name]
-        elif info.annotation is bool:
-            readers[name] = values.boolean
-        elif info.annotation in (int, float, int | None):
-            readers[name] = _bounded(info)
+    for one in fields(Settings):
+        if one.name in special:
+            readers[one.name] = special[one.name]
+        elif one.type == "bool":
+            readers[one.name] = values.boolean
+        elif BOUNDS in one.metadata:
+            readers[one.name] = _bounded(Settings, one.name)
         else:
-            readers[name] = values.path(base)
+            readers[one.name] = values.path(base)
     return readers | _family_readers("hook_secret", base)
 
 
-def _bounded(info: FieldInfo) -> Reader:
-    bounds = {type(bound): bound for bound in info.metadata}
-    low, high = bounds.get(Ge) or bounds[Gt], bounds[Le].le
-    if info.annotation is not float:
-        return values.whole_number(low.ge, high)
-    exclusive = isinstance(low, Gt)
-    return values.duration(low.gt if exclusive else low.ge, high, above_low=exclusive)
+def _bounded(model: type[Settings | Server | Account], name: str) -> Reader:
+    """Of a field's annotation, a text here: a `float` is a duration, anything else a whole number."""
+    (found,) = (one for one in fields(model) if one.name == name)
+    bounds: Bounds = found.metadata[BOUNDS]
+    if found.type == "float":
+        return values.duration(bounds.low, bounds.high, above_low=bounds.above_low)
+    return values.whole_number(int(bounds.low), int(bounds.high))
 
 
 def server_keys(base: Path) -> dict[MailProtocol, dict[str, Reader]]:
@@ -86,7 +94,8 @@ def server_keys(base: Path) -> dict[MailProtocol, dict[str, Reader]]:
         "allow_from": network.networks,
         "allow_plaintext_from": network.networks,
         "proxy_protocol_from": network.networks,
-        "max_connections_per_account": _bounded(Server.model_fields["max_connections_per_account"]),
+        "max_connections_per_account": _bounded(Server, "max_connections_per_account"),
+        "prewarm": _bounded(Server, "prewarm"),
     }
     smtp = {
         **common,
@@ -128,7 +137,7 @@ def account_keys(base: Path) -> dict[str, Reader]:
         "managed_identity": parameters.managed_identity,
         "service_account_email": parameters.mail_address,
         "token_command": references.arguments(base),
-        "token_command_timeout": _bounded(Account.model_fields["token_command_timeout"]),
+        "token_command_timeout": _bounded(Account, "token_command_timeout"),
         "prompt": parameters.prompt,
         "authorize_params": parameters.authorize_params,
         "aliases": parameters.aliases,
@@ -137,7 +146,7 @@ def account_keys(base: Path) -> dict[str, Reader]:
         "smtp_server": network.mail_server,
         "first_login": values.one_of(FirstLogin),
         "allow_from": network.networks,
-        "max_connections_per_account": _bounded(Account.model_fields["max_connections"]),
+        "max_connections_per_account": _bounded(Account, "max_connections"),
     }
 
 

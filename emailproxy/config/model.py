@@ -1,16 +1,14 @@
-"""The configuration as frozen, validated models. `config.ini` makes them from a file."""
+"""The configuration as frozen models. `config.ini` makes them from a file, and checks every value on the way."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
-
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from emailproxy.config.hosts import host_and_port, is_local_address, is_loopback
 from emailproxy.config.sources import FromEnvironment, Hook, SecretSource
@@ -25,6 +23,9 @@ KIB = 1024
 MIB = 1024 * KIB
 
 DEFAULT_LISTEN_ADDRESS = "127.0.0.1:8801"
+DEFAULT_REDIRECT_URI = "http://localhost:8801/"
+DEFAULT_DRAIN_TIMEOUT_S = 30.0 * SECONDS
+MAX_PREWARM = 100  # connections that wait for logins; a provider may think otherwise of far fewer
 HTTP_PORT = 80
 ANYBODY = "*"
 """The `token_owner` of an account whose sign-in is not compared with anything: user names differ from mail addresses in
@@ -35,8 +36,24 @@ Networks = tuple[IPv4Network | IPv6Network, ...]
 """Where peers may come from; empty: from anywhere, or from nowhere, as the key says."""
 
 
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+class Bounds(NamedTuple):
+    """What a number in the file may be."""
+
+    low: float
+    high: float
+    above_low: bool = False
+    """Whether it must be more than `low`."""
+
+
+BOUNDS = "bounds"
+"""Where a field's metadata has its `Bounds`, for `config.keys`."""
+
+
+def number(default: float | None, *, ge: float | None = None, gt: float | None = None, le: float) -> Any:
+    """A field of a number that the file may set, within bounds."""
+    low = gt if ge is None else ge
+    assert low is not None
+    return field(default=default, metadata={BOUNDS: Bounds(low, le, above_low=ge is None)})
 
 
 class MailProtocol(StrEnum):
@@ -107,18 +124,19 @@ class Route:
     max_connections: int | None = None
 
 
-class Server(Frozen):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
     """One listening section and the mail server behind it, or none: then each account names its own."""
 
     section: str
     protocol: MailProtocol
-    local_port: int = Field(ge=0, le=65535)
+    local_port: int
     """0 lets the operating system choose; a file cannot say so."""
     local_address: str | None = None
     """None: the loopbacks that this host has."""
     server_address: str | None = None
     """None: where the account says (`imap_server`, `pop_server`, `smtp_server`)."""
-    server_port: int | None = Field(default=None, ge=1, le=65535)
+    server_port: int | None = None
     server_starttls: bool = False
     ca_file: Path | None = None
     """In place of the system's trust store."""
@@ -136,8 +154,11 @@ class Server(Frozen):
     """Who may do without TLS on an address that is no loopback."""
     proxy_protocol_from: Networks = ()
     """Whose connections begin with a PROXY protocol header; all others' must not."""
-    max_connections_per_account: int | None = Field(default=None, ge=1, le=1_000_000)
+    max_connections_per_account: int | None = number(None, ge=1, le=1_000_000)
     """In place of the `[emailproxy]` section's."""
+    prewarm: int | None = number(None, ge=0, le=MAX_PREWARM)
+    """Connections to the mail server that are opened ahead of logins. The reader fills in the `[emailproxy]` section's
+    where this one has none."""
     login_as: str | None = None
     """SMTP only: the account of clients that send mail without logging in."""
     login_as_password: SecretSource | None = None
@@ -161,7 +182,8 @@ class Server(Frozen):
         return self.on_loopback and not self.proxy_protocol_from
 
 
-class Account(Frozen):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
     """One account's OAuth 2.0 settings, inherited ones included."""
 
     name: str
@@ -195,7 +217,7 @@ class Account(Frozen):
     service_account_email: str | None = None
     """The service account to act as, where there is no key: impersonation, workload identity federation."""
     token_command: tuple[str, ...] = ()
-    token_command_timeout: float = Field(default=30.0, gt=0, le=10 * MINUTES)
+    token_command_timeout: float = number(30.0, gt=0, le=10 * MINUTES)
     """Seconds."""
     prompt: str | None = None
     """OpenID Connect Core section 3.1.2.1: none, login, consent, select_account."""
@@ -217,9 +239,9 @@ class Account(Frozen):
     """None: as the listener says."""
     allow_from: Networks = ()
     """Empty: from anywhere."""
-    max_connections: int | None = Field(default=None, ge=1, le=1_000_000)
+    max_connections: int | None = number(None, ge=1, le=1_000_000)
     """`max_connections_per_account`, in place of the listener's and the `[emailproxy]` section's."""
-    redirect_uri: str = "http://localhost:8801/"
+    redirect_uri: str = DEFAULT_REDIRECT_URI
     redirect_listen_address: str | None = None
 
     @property
@@ -252,60 +274,68 @@ class Account(Frozen):
         return host_and_port(parts.hostname or "", HTTP_PORT if parts.port is None else parts.port)
 
 
-class Cached(Frozen):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cached:
     """What another proxy keeps of an account, in its section or in its `--cache-store` file: read, never written.
 
     The values are Fernet tokens (AES-128-CBC and HMAC-SHA256) under PBKDF2-HMAC-SHA256 of the login password.
     """
 
-    salt: bytes = Field(repr=False)
+    salt: bytes = field(repr=False)
     """`token_salt`, as a rule 16 octets; where a section lacks it, its catch-all's."""
     iterations: int | None = None
     """`token_iterations`; None: not told."""
-    access_token: str | None = Field(default=None, repr=False)
+    access_token: str | None = field(default=None, repr=False)
     access_token_expiry_s: int | None = None
     """Seconds since the epoch."""
-    refresh_token: str | None = Field(default=None, repr=False)
-    client_secret: str | None = Field(default=None, repr=False)
+    refresh_token: str | None = field(default=None, repr=False)
+    client_secret: str | None = field(default=None, repr=False)
     """`client_secret_encrypted`; the account's own, or inherited with its salt."""
 
 
-class Settings(Frozen):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
     """The `[emailproxy]` section."""
 
     ca_file: Path | None = None
     state_dir: Path
     log_file: Path
-    log_size_mib: int = Field(default=10, ge=1, le=10_240)
-    log_files: int = Field(default=5, ge=1, le=1000)
+    log_size_mib: int = number(10, ge=1, le=10_240)
+    log_files: int = number(5, ge=1, le=1000)
     """How many rotated files are kept beside the current one."""
-    consent_wait: float = Field(default=20.0, ge=0, le=1 * HOURS)
+    consent_wait: float = number(20.0, ge=0, le=1 * HOURS)
     """Seconds that a login waits for a person before its client is told to come back."""
-    login_timeout: float = Field(default=60.0, gt=0, le=1 * HOURS)
+    login_timeout: float = number(60.0, gt=0, le=1 * HOURS)
     """Seconds that a client has to log in; longer only while a consent is awaited."""
-    max_connections: int = Field(default=1000, ge=1, le=1_000_000)
-    max_connections_per_address: int = Field(default=200, ge=1, le=1_000_000)
-    max_connections_per_account: int | None = Field(default=None, ge=1, le=1_000_000)
+    drain_timeout: float = number(DEFAULT_DRAIN_TIMEOUT_S, ge=0, le=1 * HOURS)
+    """Seconds that sessions have for what is under way, once the server is told to end."""
+    max_connections: int = number(1000, ge=1, le=1_000_000)
+    max_connections_per_address: int = number(200, ge=1, le=1_000_000)
+    max_connections_per_account: int | None = number(None, ge=1, le=1_000_000)
     """Sessions of one account and protocol at once; None: no limit but what a provider is known for."""
-    max_unauthenticated: int = Field(default=500, ge=1, le=1_000_000)
+    max_unauthenticated: int = number(500, ge=1, le=1_000_000)
     """Connections at once, of all listeners, whose login is not decided yet."""
-    login_queue: float = Field(default=30.0, ge=0, le=1 * HOURS)
+    login_queue: float = number(30.0, ge=0, le=1 * HOURS)
     """Seconds that a login waits for another of its account's sessions to end, where there are too many."""
+    workers: int = number(1, ge=1, le=64)
+    """Processes that share the ports."""
+    prewarm: int = number(0, ge=0, le=MAX_PREWARM)
+    """Connections to each section's mail server that are opened ahead of logins."""
     runtime_dir: Path | None = None
     """Where the control socket lies; None: the system's place for such."""
     upstream_proxy: Secret | None = None
     """An HTTP CONNECT or SOCKS5 proxy for all connections outwards, as a URL; it may hold a password."""
     no_proxy: tuple[str, ...] = ()
     """Hosts, domains and networks that are reached without it."""
-    refresh_margin: float = Field(default=10.0 * MINUTES, ge=0, le=1 * DAYS)
+    refresh_margin: float = number(10.0 * MINUTES, ge=0, le=1 * DAYS)
     """Seconds before its end that an access token is renewed; half its life at most."""
-    keep_alive: float = Field(default=20.0 * DAYS, gt=0, le=365 * DAYS)
+    keep_alive: float = number(20.0 * DAYS, gt=0, le=365 * DAYS)
     """Seconds after which a refresh token is used at the latest, so that it does not die of idleness."""
     on_consent_required: Hook | None = None
     on_sign_in_needed: Hook | None = None
     on_token_refreshed: Hook | None = None
     on_login_failed: Hook | None = None
-    hook_timeout: float = Field(default=30.0, gt=0, le=10 * MINUTES)
+    hook_timeout: float = number(30.0, gt=0, le=10 * MINUTES)
     """Seconds."""
     hook_secret: SecretSource | None = None
     """Signs what is posted to a hook's URL (HMAC-SHA256)."""
@@ -315,7 +345,8 @@ class Settings(Frozen):
     use_login_password_as_client_credentials_secret: bool = False
 
 
-class Config(Frozen):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
     """A whole configuration file."""
 
     path: Path
@@ -323,19 +354,24 @@ class Config(Frozen):
     servers: tuple[Server, ...]
     sections: Mapping[str, Mapping[str, Any]]
     """The account sections as `config.keys` reads them, keyed by case-folded name; `config.catchall` resolves them."""
-    spellings: Mapping[str, str] = Field(default_factory=dict)
+    spellings: Mapping[str, str] = field(default_factory=dict)
     """The names of those sections as the file spells them, keyed the same."""
-    aliases: Mapping[str, str] = Field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
     """Further login names, case-folded, to the case-folded names of the account sections that list them."""
-    cached: Mapping[str, Cached] = Field(default_factory=dict)
+    cached: Mapping[str, Cached] = field(default_factory=dict)
     """What another proxy keeps of the accounts, by case-folded name."""
     notices: tuple[str, ...] = ()
     """Repairs and warnings, each naming file, line, key and mend."""
     placeholders: tuple[Fault, ...] = ()
     """Values that still wait to be filled in; `serve` refuses a file that has any."""
 
-    _resolved: dict[str, Account] = PrivateAttr(default_factory=dict)
+    _resolved: dict[str, Account] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What `config.catchall` has resolved, by login name."""
+
+    @property
+    def prewarmed(self) -> int:
+        """How many connections to mail servers are opened ahead, of all sections together."""
+        return sum(server.prewarm or 0 for server in self.servers if server.target is not None)
 
     @property
     def variables(self) -> frozenset[str]:

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Self
 
 from emailproxy.config.model import Settings
@@ -112,6 +113,7 @@ def within(address: ipaddress.IPv4Address | ipaddress.IPv6Address, entry: str) -
         return False
 
 
+@lru_cache
 def is_link_local(host: str) -> bool:
     """Whether the machine's host or its own network answers: link-local addresses, the metadata services of clouds."""
     bare = host.strip("[]").rstrip(".").casefold()

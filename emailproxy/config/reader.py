@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from emailproxy.config.cached import CachedReader, holds_any
 from emailproxy.config.catchall import Directory, folder
 from emailproxy.config.grants import KEY_FILE, Elsewhere, Problem, source
 from emailproxy.config.keys import family
-from emailproxy.config.model import Cached, Config, MailProtocol, Settings
+from emailproxy.config.model import Cached, Config, MailProtocol, Server, Settings
 from emailproxy.config.relations import RelationChecker, aliases
 from emailproxy.config.repairs import SECRET_KEYS, placeholder
 from emailproxy.config.scan import Report, Section, in_order, shown
@@ -161,13 +162,10 @@ class Reader:
     def config(self) -> Config:
         """The file as a `Config`. The report must hold no fault."""
         settings = Settings(**self._settings)
-        default_ca = {"ca_file": settings.ca_file}
         return Config(
             path=self._path,
             settings=settings,
-            servers=tuple(
-                server if server.ca_file else server.model_copy(update=default_ca) for server in self._servers.servers
-            ),
+            servers=tuple(_completed(server, settings) for server in self._servers.servers),
             sections=self._values,
             spellings={name: section.name for name, section in self._accounts.items()},
             aliases=self._aliases,
@@ -210,3 +208,9 @@ class Reader:
         if not self._accounts:
             what = "there is no account section, so every login would be refused"
             self._report.fault(None, what, "add [user@domain], or [@] and allow_catch_all_accounts = True")
+
+
+def _completed(server: Server, settings: Settings) -> Server:
+    """What a listening section does not say, `[emailproxy]` says for all."""
+    prewarm = settings.prewarm if server.prewarm is None else server.prewarm
+    return replace(server, ca_file=server.ca_file or settings.ca_file, prewarm=prewarm)

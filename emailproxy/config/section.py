@@ -26,6 +26,8 @@ class SectionReader:
     def __init__(self, base: Path, report: Report) -> None:
         self.placeholders: list[Fault] = []
         self._report = report
+        self._known: dict[tuple[str, keys.Reader, str], Any] = {}
+        """What keys' texts mean that were right the first time: of ten thousand accounts most say the same."""
         self._settings_keys = keys.settings_keys(base)
         self._server_keys = keys.server_keys(base)
         self._account_keys = keys.account_keys(base)
@@ -102,6 +104,10 @@ class SectionReader:
         return entries
 
     def _value(self, key: str, entry: Entry, reader: keys.Reader, values: dict[str, Any]) -> None:
+        known = key, reader, entry.value
+        if known in self._known:
+            values[key] = self._known[known]
+            return
         if len(entry.value) > MAX_VALUE:
             self._report.fault(entry, f"is longer than {MAX_VALUE} characters", "shorten it")
             return
@@ -121,6 +127,8 @@ class SectionReader:
                 self._keep(key, reader, repaired.value, values)
         elif repaired.value:
             self._read(key, entry, reader, repaired.value, values)
+            if key in values and not repaired.slips:
+                self._known[known] = values[key]
         else:
             values[key] = ""
 

@@ -64,6 +64,9 @@ class ServerReader:
         if len(missing) == 1:
             key = missing[0]
             self._report.fault(section, "is missing", f"add e.g. {key} = {examples[key]}", key)
+        elif missing and values.get("prewarm"):
+            mend = "remove it: which server a login goes to is known only when it comes"
+            self._report.fault(section.entries["prewarm"], "says nothing without server_address", mend)
         elif missing and starttls and values.get("server_starttls"):
             mend = f"remove it, and write e.g. {protocol.lower()}_server = HOST:PORT/starttls in the accounts' sections"
             self._report.fault(starttls, "says nothing without server_address", mend)

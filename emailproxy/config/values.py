@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import ssl
 from collections.abc import Callable, Iterable
+from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from emailproxy.config.hosts import canonical_host, host_and_port, is_loopback
@@ -32,6 +33,8 @@ BOOLEANS = {
     **dict.fromkeys(("1", "yes", "true", "on"), True),
     **dict.fromkeys(("0", "no", "false", "off"), False),
 }
+
+E = TypeVar("E", bound=StrEnum)
 
 
 class Wrong(ValueError):
@@ -81,23 +84,25 @@ def duration(low: float, high: float, *, above_low: bool) -> Callable[[str], flo
 port = whole_number(1, MAX_PORT)
 
 
-def one_of(names: Iterable[str]) -> Callable[[str], str]:
-    """Reads one of several names, whatever its case."""
-    known = tuple(str(name) for name in names)
+def one_of(kind: type[E]) -> Callable[[str], E]:
+    """Reads one of an enumeration's values, whatever its case."""
+    known = {str(one): one for one in kind}
 
-    def read(text: str) -> str:
+    def read(text: str) -> E:
         name = text.casefold()
         if name not in known:
             near = nearest(name, known)
             mend = f"did you mean {near}?" if near else f"write one of: {', '.join(known)}"
             raise Wrong(f"{shown(text)!r} is not one of its values", mend)
-        return name
+        return known[name]
 
     return read
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that a misspelt one was meant to be, or None where none is near."""
+    import difflib  # a file without faults has no use for it
+
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
     return near[0] if near else None
 

@@ -87,3 +87,25 @@ class Activated:
         """At the end of the process."""
         for _, sock in self._sockets:
             sock.close()
+
+
+class Handed(Activated):
+    """The sockets that a process of ours opened for this one. They are their section's, and end with it."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self._given: dict[str, list[socket.socket]] = {}
+
+    def give(self, section: str, sockets: list[socket.socket]) -> None:
+        """Those of a section that is about to open."""
+        self._given.setdefault(section, []).extend(sockets)
+
+    def claim(self, section: str, port: int, claimant: object) -> list[socket.socket]:
+        return self._given.pop(section, [])
+
+    def close(self) -> None:
+        """Closes what no section has claimed."""
+        for sockets in self._given.values():
+            for sock in sockets:
+                sock.close()
+        self._given.clear()

@@ -51,8 +51,10 @@ class Door(asyncio.Protocol):
         self._peer = self._address = plain_address(transport.get_extra_info("peername"))
         self._listener.arrive(self)
         try:
-            self._ticket = self._section.shared.doorman.admit()
-            if within(self._peer, self._section.server.proxy_protocol_from):
+            is_passed_on = within(self._peer, self._section.server.proxy_protocol_from)
+            self._ticket = self._section.shared.doorman.admit(None if is_passed_on else self._address)
+            self._ticket.give_way = self.cut
+            if is_passed_on:
                 self._header = Header()
                 self._wait(HEADER_S, self._no_header)
             else:
@@ -166,7 +168,7 @@ class Door(asyncio.Protocol):
     # ---- endings
 
     def cut(self) -> None:
-        """The listener closes."""
+        """The listener closes, or somebody else needs the place."""
         self._settle()
         if self._handshake is not None:
             self._handshake.cancel()

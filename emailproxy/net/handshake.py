@@ -8,13 +8,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from emailproxy.errors import ServerUnavailable, one_line
-from emailproxy.net.tls import NO_TLS, explain
+from emailproxy.net import memory
+from emailproxy.net.pipes import Vestibule
+from emailproxy.net.tls import NO_TLS, explain, resumption
+from emailproxy.net.tlstransport import start_tls
 
 if TYPE_CHECKING:
+    import socket
+
+    from emailproxy.config.model import MailServer
     from emailproxy.net.pipes import ClientPipe, ServerPipe
 
 HANDSHAKE_TIMEOUT_S = 10.0
-SHUTDOWN_S = 600.0  # `Wire.finish` watches what drains: a slow peer that takes what is left may take its time
 PLAINTEXT = frozenset(
     {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"}
 )
@@ -39,9 +44,22 @@ class ClientLeft(HandshakeFailed):
     """It went away, as whoever only looks whether the port is open does."""
 
 
-async def secure_server(pipe: ServerPipe, context: ssl.SSLContext, host: str) -> None:
-    """TLS towards a mail server, over a plain connection whose transport `Wire` keeps: uvloop drops what a paused TLS
-    reader has buffered when the peer closes, unless the raw transport is paused with it.
+async def connect_server(pipe: ServerPipe, sock: socket.socket, server: MailServer, context: ssl.SSLContext) -> None:
+    """A pipe to a mail server over this connection; TLS stands, unless it begins without.
+
+    Raises:
+        ServerUnavailable: the handshake fails, or the certificate is not this host's.
+    """
+    loop = asyncio.get_running_loop()
+    if server.starttls:
+        await loop.create_connection(lambda: pipe, sock=sock)
+    else:
+        await loop.create_connection(lambda: Vestibule(pipe), sock=sock)
+        await secure_server(pipe, context, server.address, server.port)
+
+
+async def secure_server(pipe: ServerPipe, context: ssl.SSLContext, host: str, port: int) -> None:
+    """TLS towards a mail server, over a plain connection.
 
     Raises:
         ServerUnavailable: the handshake fails, or the certificate is not this host's.
@@ -49,24 +67,29 @@ async def secure_server(pipe: ServerPipe, context: ssl.SSLContext, host: str) ->
     wire = pipe.wire
     assert wire is not None
     pipe.in_handshake = True
-    told = NO_TLS.format(host)
+    told, closed = NO_TLS.format(host), f"{host} closed the connection during the TLS handshake"
+    if pipe.lost or wire.transport.is_closing():  # uvloop would begin all the same, and log that as a fault of ours
+        raise ServerUnavailable(told if pipe.spoke_plaintext else closed)
+    memory.require(memory.FOR_TLS)
+    former = resumption(context, host, port)
     try:
-        tls = await asyncio.get_running_loop().start_tls(
+        tls = await start_tls(
             wire.transport,
             pipe,
             context,
             server_hostname=host,
-            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-            ssl_shutdown_timeout=SHUTDOWN_S,
+            session=former.session,
+            handshake_timeout_s=HANDSHAKE_TIMEOUT_S,
         )
     except OSError as error:
+        former.forget()
         pipe.detach()
         wire.transport.abort()
         raise ServerUnavailable(told if pipe.spoke_plaintext else explain(error, host)) from None
-    if tls is None or pipe.lost:
-        closed = f"{host} closed the connection during the TLS handshake"
+    if pipe.lost:
         raise ServerUnavailable(told if pipe.spoke_plaintext else closed)
     pipe.in_handshake = False
+    pipe.keep_tls_session = lambda: former.keep(tls.get_extra_info("ssl_object"))
     wire.wrap(tls)
 
 
@@ -82,7 +105,12 @@ async def secure_client(pipe: ClientPipe, context: ssl.SSLContext, early: Callab
     assert wire is not None
     pipe.in_handshake = True
     try:
+        memory.require(memory.FOR_TLS)
         tls = await _accept(wire.transport, pipe, context, early)
+    except MemoryError as error:
+        wire.transport.abort()
+        pipe.lost = True
+        raise HandshakeFailed(f"there is no memory for its TLS: {error}") from None
     except OSError as error:
         wire.transport.abort()
         pipe.lost = True
@@ -90,8 +118,7 @@ async def secure_client(pipe: ClientPipe, context: ssl.SSLContext, early: Callab
     except asyncio.CancelledError:
         wire.transport.abort()
         raise
-    if tls is None or pipe.lost:
-        pipe.lost = True
+    if pipe.lost:
         raise ClientLeft(CLIENT_LEFT)
     pipe.in_handshake = False
     wire.wrap(tls)
@@ -99,16 +126,9 @@ async def secure_client(pipe: ClientPipe, context: ssl.SSLContext, early: Callab
 
 async def _accept(
     transport: asyncio.Transport, pipe: ClientPipe, context: ssl.SSLContext, early: Callable[[], bytes]
-) -> asyncio.Transport | None:
+) -> asyncio.Transport:
     shaking = asyncio.ensure_future(
-        asyncio.get_running_loop().start_tls(
-            transport,
-            pipe,
-            context,
-            server_side=True,
-            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-            ssl_shutdown_timeout=SHUTDOWN_S,
-        )
+        start_tls(transport, pipe, context, server_side=True, handshake_timeout_s=HANDSHAKE_TIMEOUT_S)
     )
     try:
         await asyncio.sleep(0)

@@ -11,12 +11,14 @@ from emailproxy.config.model import FirstLogin
 from emailproxy.net.admission import is_loopback
 from emailproxy.net.binding import BACKLOG, bind
 from emailproxy.net.door import Door
+from emailproxy.net.draining import PATIENCE, Patience
 from emailproxy.net.section import Section
 
 if TYPE_CHECKING:
     from emailproxy.config.model import Server
-    from emailproxy.net.session import Session, TokenSource
+    from emailproxy.net.session import Session
     from emailproxy.net.shared import Shared
+    from emailproxy.net.tokens import TokenSource
 
 log = logging.getLogger("emailproxy.net")
 
@@ -30,6 +32,8 @@ class Facts:
     sessions: int
     """All that stand, and those that are still at the door."""
     logged_in: int
+    prewarmed: int = 0
+    """Connections to its mail server that stand ready."""
 
 
 class Listener:
@@ -63,8 +67,8 @@ class Listener:
         return len(self._sessions) + len(self._at_door)
 
     def facts(self) -> Facts:
-        logged_in = sum(session.logged_in for session in self._sessions)
-        return Facts(self._server.section, tuple(self.addresses), self.sessions, logged_in)
+        ready = self.section.prewarmed.ready
+        return Facts(self._server.section, tuple(self.addresses), self.sessions, self.logged_in, ready)
 
     def may_set_first_password(self, server: Server) -> bool | None:
         """Whether a first login here brings the account's password; None: if the account's section says so.
@@ -84,7 +88,7 @@ class Listener:
                 return True if self.on_loopback and not server.proxy_protocol_from else None
 
     def _is_wider_than(self, server: Server) -> bool:
-        return server.for_this_host and not self.on_loopback
+        return not self.on_loopback and server.for_this_host
 
     async def open(self) -> None:
         """Binds and accepts, or accepts on the sockets that the service manager passed for this section.
@@ -109,6 +113,7 @@ class Listener:
             )
         for sock in sockets:
             self._accepting.append(await loop.create_server(lambda: Door(self), sock=sock, backlog=BACKLOG))
+        self._section.prewarmed.start()
 
     def update(self, server: Server, tokens: TokenSource | None = None) -> None:
         """After a reload that leaves the sockets as they are: new connections meet the new settings.
@@ -116,12 +121,20 @@ class Listener:
         Raises:
             ServiceError: a file of the section is unusable; then nothing changes.
         """
-        self._section = Section.of(server, self._shared, tokens)
+        before, self._section = self.section, Section.of(server, self._shared, tokens)
+        self._section.prewarmed.start(before.prewarmed)
         self._server = server
         self._tokens = tokens
 
-    async def close(self) -> None:
-        """Stops accepting, tells the clients that are still there, and waits until they are gone.
+    @property
+    def logged_in(self) -> int:
+        """How many of them have logged in."""
+        return sum(session.logged_in for session in self._sessions)
+
+    async def close(self, patience: Patience = PATIENCE) -> None:
+        """Stops accepting, and waits until nobody is left.
+
+        Who has not logged in is told, and cut soon; sessions end when they are idle.
 
         Sockets that the service manager passed stay open: who connects from now on waits for the next listener.
         """
@@ -129,7 +142,7 @@ class Listener:
         for door in list(self._at_door):
             door.cut()
         for session in list(self._sessions):
-            session.drain()
+            session.drain(patience)
         await self._empty.wait()
 
     def stop_accepting(self) -> None:
@@ -137,12 +150,16 @@ class Listener:
         accepting, self._accepting = self._accepting, []
         for server in accepting:
             server.close()
+        if self._section is not None:
+            self._section.prewarmed.close()
         self._shared.activated.release(self)
 
-    def abort(self) -> None:
-        """Cuts what is left."""
+    def abort(self) -> int:
+        """Cuts what is left; returns how many sessions were not idle."""
+        busy = sum(session.is_busy for session in self._sessions)
         for session in list(self._sessions):
             session.abort()
+        return busy
 
     # ---- for doors and sessions
 

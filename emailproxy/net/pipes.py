@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from emailproxy.net.relay import DRAIN_S, Wire
 from emailproxy.wire import events as ev
@@ -15,11 +15,24 @@ if TYPE_CHECKING:
 QUIET_S = 0.1  # a TLS client that has said nothing for so long has nothing on its way that a close would run into
 
 
+def nothing() -> None:
+    """There is no TLS, so there is no session of it."""
+
+
+class Owner(Protocol):
+    """Whose events a pipe's are: a session, as a rule."""
+
+    def feed(self, event: ev.Event) -> None: ...
+
+    def hold_client(self) -> None:
+        """Whether the pipe's other side takes what is written to it may have changed."""
+
+
 class Pipe(asyncio.Protocol):
     """Turns one side's transport into events, until the login is decided."""
 
-    def __init__(self, session: Session, data: Callable[[bytes], ev.Event], eof: ev.Event) -> None:
-        self._session: Session | None = session
+    def __init__(self, session: Owner, data: Callable[[bytes], ev.Event], eof: ev.Event) -> None:
+        self._session: Owner | None = session
         self._data = data
         self._eof = eof
         self.wire: Wire | None = None
@@ -39,6 +52,8 @@ class Pipe(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        if self.wire is not None:
+            self.wire.lost()
         self._end()
 
     def _end(self) -> None:
@@ -65,6 +80,8 @@ class Pipe(asyncio.Protocol):
 
 class ClientPipe(Pipe):
     """The client's side: the session begins with its connection, or with the TLS over it."""
+
+    _session: Session | None
 
     def __init__(self, session: Session) -> None:
         super().__init__(session, ev.ClientData, ev.ClientEOF())
@@ -120,9 +137,11 @@ class ClientPipe(Pipe):
 class ServerPipe(Pipe):
     """The server's side."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Owner) -> None:
         super().__init__(session, ev.ServerData, ev.ServerEOF())
         self.spoke_plaintext = False
+        self.keep_tls_session: Callable[[], None] = nothing
+        """To be called once the server has spoken: the next handshake with it will be a short one."""
 
 
 class Vestibule(asyncio.Protocol):

@@ -81,6 +81,17 @@ class Places:
             queue.standing += 1
         return Place(self, key)
 
+    def take_at_once(self, account: str, protocol: str, limit: int | None) -> Place | None:
+        """A place, or None where others wait or all are taken."""
+        key = (account, protocol)
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = Queue()
+        elif limit is not None and (queue.waiting or queue.standing >= limit):
+            return None
+        queue.standing += 1
+        return Place(self, key)
+
     async def _wait(self, key: tuple[str, str], queue: Queue, limit: int, patience_s: float) -> None:
         turn = Turn(limit, asyncio.get_running_loop().create_future())
         queue.waiting.append(turn)

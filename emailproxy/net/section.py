@@ -10,15 +10,15 @@ from emailproxy.config.model import LocalStartTls, Route, Server
 from emailproxy.errors import AccountUnusable
 from emailproxy.net.admission import NotAdmitted, Seldom, is_loopback, within
 from emailproxy.net.localtls import LocalCertificate
+from emailproxy.net.prewarm import Prewarmed
 from emailproxy.net.tls import client_context
 from emailproxy.wire import events as ev
 
 if TYPE_CHECKING:
     from emailproxy.config.model import MailServer
-    from emailproxy.net.session import TokenSource
     from emailproxy.net.shared import Shared
+    from emailproxy.net.tokens import TokenSource
 
-DEFAULT_EHLO_NAME = "[127.0.0.1]"
 OPTIONS = {"IMAP": "imap_server", "POP": "pop_server", "SMTP": "smtp_server"}
 SWITCH_ON_TLS = "this port takes no passwords in plaintext from your network; it offers no TLS either"
 
@@ -31,6 +31,8 @@ class Section:
     shared: Shared
     tokens: TokenSource
     certificate: LocalCertificate | None
+    prewarmed: Prewarmed
+    """The connections to its mail server that are opened ahead, if any."""
     complaints: Seldom = field(default_factory=Seldom)
 
     @classmethod
@@ -40,11 +42,12 @@ class Section:
         Raises:
             ServiceError: ca_file, the certificate or its key is unusable.
         """
-        client_context(server.ca_file)
+        if server.ca_file is not None:  # the system's trust store is there anyway, and takes 25 ms to read
+            client_context(server.ca_file)
         certificate = None
         if server.local_certificate is not None:
             certificate = LocalCertificate(server.section, server.local_certificate, server.local_key)
-        return cls(server, shared, tokens or shared.tokens, certificate)
+        return cls(server, shared, tokens or shared.tokens, certificate, Prewarmed(server, shared))
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -81,7 +84,7 @@ class Section:
         if target is None:
             return ev.Terms(
                 seen=seen.common(server.protocol),
-                ehlo_name=server.ehlo_name or DEFAULT_EHLO_NAME,
+                ehlo_name=server.ehlo_name or ev.DEFAULT_EHLO_NAME,
                 advise=self.tokens.advise,
                 routed=True,
                 local_tls=local_tls,
@@ -92,7 +95,7 @@ class Section:
             seen=seen.of(server.protocol, target),
             host=target.address,
             port=target.port,
-            ehlo_name=server.ehlo_name or DEFAULT_EHLO_NAME,
+            ehlo_name=server.ehlo_name or ev.DEFAULT_EHLO_NAME,
             advise=self.tokens.advise,
             local_tls=local_tls,
             login_as=server.login_as or "",

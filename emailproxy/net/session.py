@@ -7,12 +7,12 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from emailproxy.errors import LoginRefused, ServerUnavailable
 from emailproxy.net import outcome
-from emailproxy.net.handshake import ClientLeft, HandshakeFailed, secure_client, secure_server
-from emailproxy.net.pipes import ClientPipe, Goodbye, ServerPipe, Vestibule
+from emailproxy.net.handshake import ClientLeft, HandshakeFailed, connect_server, secure_client, secure_server
+from emailproxy.net.pipes import ClientPipe, Goodbye, ServerPipe
 from emailproxy.net.places import Place, limit_of
 from emailproxy.net.relay import BUFFER_LIMIT, Relay
 from emailproxy.wire import events as ev
@@ -23,6 +23,7 @@ from emailproxy.wire.smtp import SmtpDialogue
 if TYPE_CHECKING:
     from emailproxy.config.model import Route
     from emailproxy.net.admission import Ticket
+    from emailproxy.net.draining import Patience
     from emailproxy.net.section import Section
     from emailproxy.wire.dialogue import Dialogue
 
@@ -31,33 +32,6 @@ log = logging.getLogger("emailproxy.net")
 DIALOGUES: dict[str, type[Dialogue]] = {"IMAP": ImapDialogue, "POP": Pop3Dialogue, "SMTP": SmtpDialogue}
 Work = Callable[[], Coroutine[Any, Any, ev.Event | None]]
 GRACE_S = 15.0  # for the mail server, once a token came after the login's deadline
-
-
-class TokenSource(Protocol):
-    """What net/ needs of oauth/."""
-
-    def route(self, login: ev.Login, visit: ev.Visit) -> Route:
-        """Where this login goes. Returns at once.
-
-        Raises:
-            LoginRefused: nowhere.
-        """
-
-    async def token(self, login: ev.Login, visit: ev.Visit, rejected: str | None = None) -> ev.Credential:
-        """What to log in upstream with.
-
-        Raises:
-            LoginRefused: this login does not go ahead.
-        """
-
-    async def accepted(self, login: ev.Login, visit: ev.Visit) -> None:
-        """The mail server took the login."""
-
-    def refused(self, login: ev.Login, visit: ev.Visit, error: LoginRefused) -> None:
-        """The client was told that its login does not go ahead. Returns at once."""
-
-    def advise(self, text: str) -> ev.Advice | None:
-        """What is known about a mail server's refusal."""
 
 
 class Session:
@@ -80,6 +54,7 @@ class Session:
         self._here = here
         self._on_end = on_end
         self._target = section.server.target
+        self._routed = self._target is None
         self._local_tls = local_tls
         self._dialogue: ev.LoginDialogue = DIALOGUES[visit.protocol](section.terms(self._target, local_tls))
         self._tasks: set[asyncio.Task[None]] = set()
@@ -98,17 +73,24 @@ class Session:
     def logged_in(self) -> bool:
         return self._relay is not None
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether octets are relayed, or could be at any moment."""
+        return self._relay is not None and self._relay.is_busy
+
     def begin(self) -> None:
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(self._shared.limits.login_timeout_s, self._on_deadline)
+        self._ticket.give_way = self._give_way
         self.feed(ev.ClientConnected())
 
-    def drain(self) -> None:
-        """The proxy is shutting down."""
+    def drain(self, patience: Patience) -> None:
+        """The proxy is shutting down: what is under way comes to its end, but no login begins or is waited for."""
         if self._relay is not None:
-            self._relay.stop()
+            self._relay.drain(patience)
         else:
             self.feed(ev.Draining())
+            asyncio.get_running_loop().call_later(patience.goodbye_s, self.abort)
 
     def abort(self) -> None:
         """Cuts both connections now."""
@@ -141,6 +123,16 @@ class Session:
         else:
             self.feed(ev.Deadline())
 
+    def _give_way(self) -> None:
+        """The doorman needs the place: no wait for a client that says nothing to take leave, as in other endings."""
+        self.feed(ev.Deadline())
+        wire = self.client.wire
+        assert wire is not None
+        if wire.is_tls:
+            wire.transport.abort()
+        else:
+            wire.transport.close()
+
     # ---- effects out
 
     def _perform(self, effect: ev.Effect) -> None:
@@ -149,20 +141,24 @@ class Session:
                 self._write(self.client, data)
             case ev.ToServer(data):
                 self._write(self._server, data)
-            case ev.Connect():
+            case ev.Connect(anew):
                 self._drop_server()
-                self._dial = self._start(partial(self._connect, ServerPipe(self)), ev.ServerFailed)
+                self._dial = self._start(partial(self._connect, anew), ev.ServerFailed)
             case ev.StartTls(side, go_ahead):
                 self._start_tls(side, go_ahead)
             case ev.NeedToken(login, rejected):
-                self._token_pending = True
+                self._ticket.asking = True
                 if rejected is None:
                     self._asked_at_s = time.monotonic()
-                self._start(partial(self._get_token, login, rejected), ev.TokenFailed)
+                    # Behind the dial: the network is at work while we are.
+                    asyncio.get_running_loop().call_soon(self._log_in, login)
+                else:
+                    self._wait_for_token(login, rejected)
             case ev.Learned(capabilities):
                 assert self._target is not None
                 self._shared.seen.learn(self._visit.protocol, self._target, capabilities)
             case ev.Refused(login, error):
+                self._ticket.asking = False
                 self._leave_place()
                 outcome.refused(self._visit, self._here, login, error, self._took_ms)
                 if login is not None:
@@ -200,7 +196,9 @@ class Session:
             try:
                 event = await work()
             except LoginRefused as error:
-                event = failed(error)
+                event = failed(error.with_traceback(None))  # it would keep this frame, and so the session
+            except MemoryError:
+                event = failed(ServerUnavailable("emailproxy has no memory left for this login; try again later"))
             except Exception:
                 log.exception("%s from %s: a fault of emailproxy [session %s]", *self._who, self._visit.session)
                 event = failed(ServerUnavailable("emailproxy met a fault of its own; see its log"))
@@ -211,6 +209,34 @@ class Session:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def _log_in(self, login: ev.Login) -> None:
+        if self._over:
+            return
+        credential = self._token_at_once(login)
+        if credential is None:
+            self._wait_for_token(login, None)
+        else:
+            self.feed(ev.TokenReady(credential))
+
+    def _wait_for_token(self, login: ev.Login, rejected: str | None) -> None:
+        self._token_pending = True
+        self._start(partial(self._get_token, login, rejected), ev.TokenFailed)
+
+    def _token_at_once(self, login: ev.Login) -> ev.Credential | None:
+        """The warm way, without a task; None where something has to be waited for, or to be said."""
+        tokens = self._section.tokens
+        if self._routed:
+            return None
+        self._leave_place()
+        try:
+            route = tokens.route(login, self._visit)
+            credential = tokens.at_once(login, self._visit)
+        except LoginRefused:
+            return None
+        if credential is not None:
+            self._place = self._shared.places.take_at_once(route.account, self._visit.protocol, self._most(route))
+        return credential if self._place is not None else None
 
     async def _get_token(self, login: ev.Login, rejected: str | None) -> ev.Event:
         tokens = self._section.tokens
@@ -233,40 +259,43 @@ class Session:
         """Where the port has no server of its own, the login names it."""
         section = self._section
         target = section.target_of(route, login)
-        if section.server.target is None:
+        if self._routed:
             self._target = target
             self.feed(ev.Routed(section.terms(target, self._local_tls)))
 
+    def _most(self, route: Route) -> int | None:
+        assert self._target is not None
+        of_section = self._section.server.max_connections_per_account
+        return limit_of(self._visit.protocol, route, of_section, self._shared.limits, self._target)
+
     async def _take_place(self, route: Route) -> None:
-        limits, target, protocol = self._shared.limits, self._target, self._visit.protocol
-        assert target is not None
-        most = limit_of(protocol, route, self._section.server.max_connections_per_account, limits, target)
-        self._place = await self._shared.places.take(route.account, protocol, most, limits.login_queue_s)
+        patience_s = self._shared.limits.login_queue_s
+        most = self._most(route)
+        self._place = await self._shared.places.take(route.account, self._visit.protocol, most, patience_s)
 
     def _leave_place(self) -> None:
         place, self._place = self._place, None
         if place is not None:
             place.leave()
 
-    async def _connect(self, pipe: ServerPipe) -> ev.Event:
+    async def _connect(self, anew: bool) -> ev.Event:
+        ahead = None if anew else self._section.prewarmed.take()
+        if ahead is not None:
+            self._server = ahead.hand_over(self)
+            return ev.ServerConnected(ahead.ready)
         target = self._target
         assert target is not None
         sock = await self._shared.dialer.connect(target.address, target.port)
         if self._over:
             sock.close()
             return ev.ServerEOF()
-        self._server = pipe
-        loop = asyncio.get_running_loop()
-        if target.starttls:
-            await loop.create_connection(lambda: pipe, sock=sock)
-        else:
-            await loop.create_connection(lambda: Vestibule(pipe), sock=sock)
-            await secure_server(pipe, self._section.context, target.address)
+        self._server = ServerPipe(self)
+        await connect_server(self._server, sock, target, self._section.context)
         return ev.ServerConnected()
 
     async def _secure(self, pipe: ServerPipe) -> ev.Event:
         assert self._target is not None
-        await secure_server(pipe, self._section.context, self._target.address)
+        await secure_server(pipe, self._section.context, self._target.address, self._target.port)
         return ev.TlsStarted(ev.Side.SERVER)
 
     async def _secure_client(self) -> ev.Event | None:
@@ -286,15 +315,21 @@ class Session:
     # ---- endings
 
     def _join(self, effect: ev.Relay) -> None:
-        client, server = self.client.wire, None if self._server is None else self._server.wire
+        assert self._server is not None
+        client, server = self.client.wire, self._server.wire
         assert client is not None
         assert server is not None
         self._finish_login()
+        self._server.keep_tls_session()
         self._ticket.decided()
-        outcome.accepted(self._visit, self._here, effect.login, self._took_ms)
-        self._start(partial(self._section.tokens.accepted, effect.login, self._visit), ev.TokenFailed)
+        # When our reply is on its way: nobody waits for the log.
+        asyncio.get_running_loop().call_soon(outcome.accepted, self._visit, self._here, effect.login, self._took_ms)
+        tokens = self._section.tokens
+        if not tokens.is_settled(effect.login, self._visit):
+            self._start(partial(tokens.accepted, effect.login, self._visit), ev.TokenFailed)
         self._relay = Relay(client, server, self._end)
         self._relay.start(effect.to_client, effect.to_server)
+        self._let_go()
 
     def _hang_up(self, reason: str) -> None:
         log.debug("%s from %s: closing, %s [session %s]", *self._who, reason, self._visit.session)
@@ -332,6 +367,18 @@ class Session:
         self._leave_place()
         self._ticket.leave()
         self._on_end(self)
+        if self._relay is None:
+            self._let_go()
+        self._relay = None
+
+    def _let_go(self) -> None:
+        """Whatever only the login needed, and who refers to us: sessions stand for days, and without this, TLS would
+        stay until the garbage collector comes by."""
+        self.client.detach()
+        if self._server is not None:
+            self._server.detach()
+        self._dial = self._deadline = None
+        del self._dialogue
 
     # ---- the log
 

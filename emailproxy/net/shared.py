@@ -13,14 +13,15 @@ from emailproxy.net.seen import Seen
 if TYPE_CHECKING:
     from emailproxy.config.model import Settings
     from emailproxy.net.dial import Dialer
-    from emailproxy.net.session import TokenSource
+    from emailproxy.net.tokens import TokenSource
 
 SPARE_DESCRIPTORS = 64  # for files, the redirect listener, look-ups
 DESCRIPTORS_PER_SESSION = 2
 
 
-def descriptor_cap() -> int:
-    """How many sessions the process's file descriptors allow; the soft limit is raised to the hard one first."""
+def descriptor_cap(ahead: int = 0) -> int:
+    """How many sessions the process's file descriptors allow, the soft limit raised to the hard one first; `ahead` are
+    in use for connections that wait for a session."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
@@ -28,7 +29,7 @@ def descriptor_cap() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return max(1, (hard - SPARE_DESCRIPTORS) // DESCRIPTORS_PER_SESSION)
+    return max(1, (hard - SPARE_DESCRIPTORS - ahead) // DESCRIPTORS_PER_SESSION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,10 @@ class SessionLimits:
     login_queue_s: float = 30.0
 
     @classmethod
-    def of(cls, settings: Settings) -> SessionLimits:
+    def of(cls, settings: Settings, ahead: int = 0) -> SessionLimits:
         """Those of the `[emailproxy]` section, as far as the process's file descriptors allow them."""
         return cls(
-            min(settings.max_connections, descriptor_cap()),
+            min(settings.max_connections, descriptor_cap(ahead)),
             settings.max_connections_per_address,
             settings.max_unauthenticated,
             settings.max_connections_per_account,
@@ -68,13 +69,14 @@ class Shared:
         tokens: TokenSource,
         limits: SessionLimits | None = None,
         activated: Activated | None = None,
+        places: Places | None = None,
     ) -> None:
         self.dialer = dialer
         self.tokens = tokens
         self.limits = limits or SessionLimits()
         self.activated = activated or Activated({})
         self.doorman = Doorman(self.limits)
-        self.places = Places()
+        self.places = places or Places()
         self.seen = Seen()
 
     def update(self, limits: SessionLimits, tokens: TokenSource | None = None, dialer: Dialer | None = None) -> None:

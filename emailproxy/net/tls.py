@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,9 @@ from emailproxy.errors import ServiceError
 if TYPE_CHECKING:
     from pathlib import Path
 
+MAX_SESSION_S = 3600.0  # then the certificate is looked at again; servers' tickets are good for hours or days
+MAX_ENDPOINTS = 1024  # they are the configuration's, so there are few
+TOO_OLD = frozenset({"TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "VERSION_TOO_LOW"})
 NO_TLS = "{} does not speak TLS on this port: check server_port and server_starttls"
 
 
@@ -29,6 +33,43 @@ def client_context(ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
+class Resumption:
+    """The TLS session to go on with at one mail server (RFC 8446 section 2.2): it saves a third of a handshake.
+
+    A resumed session is not verified again: it proves that the server is the one that was. So it is this host's and
+    port's alone, comes from a connection whose certificate was verified, and serves for an hour at most.
+    """
+
+    def __init__(self) -> None:
+        self._session: ssl.SSLSession | None = None
+        self._until_s = 0.0
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        return self._session if time.monotonic() < self._until_s else None
+
+    def keep(self, connection: ssl.SSLObject) -> None:
+        """The session of a connection of ours, for the next handshakes. To be called once the server has spoken: in TLS
+        1.3 the ticket comes with that. One ticket serves as long as the server takes it: to get the next out of
+        OpenSSL would cost half of what it saves."""
+        if connection.session_reused:
+            return
+        session = connection.session
+        if session is not None and session.has_ticket:
+            self._session = session
+            self._until_s = time.monotonic() + MAX_SESSION_S
+
+    def forget(self) -> None:
+        """The next handshake is a whole one."""
+        self._session = None
+
+
+@lru_cache(maxsize=MAX_ENDPOINTS)
+def resumption(_verifying: ssl.SSLContext, _host: str, _port: int) -> Resumption:
+    """What all connections to this mail server share; one for each context that verifies."""
+    return Resumption()
+
+
 def explain(error: Exception, host: str) -> str:
     """Why a handshake with `host` failed, and what to do."""
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -39,6 +80,8 @@ def explain(error: Exception, host: str) -> str:
         )
     if isinstance(error, ssl.SSLError) and error.reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST"}:
         return NO_TLS.format(host)
+    if isinstance(error, ssl.SSLError) and error.reason in TOO_OLD:
+        return f"{host} speaks no TLS of version 1.2 or newer, and nothing was sent to it; it needs an update"
     if isinstance(error, TimeoutError):
         return f"the TLS handshake with {host} took too long"
-    return f"the TLS handshake with {host} failed: {error}"
+    return f"the TLS handshake with {host} failed: {str(error) or 'it closed the connection'}"

@@ -6,8 +6,6 @@ import hashlib
 from base64 import urlsafe_b64encode
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from oauthlib.oauth2 import WebApplicationClient
-
 from emailproxy.config.model import ANYBODY, Account, ProviderName
 from emailproxy.errors import AccountUnusable
 from emailproxy.secret import Secret
@@ -21,6 +19,8 @@ CONSENT = "consent"
 
 def authorization_url(account: Account, name: str, state: Secret, verifier: Secret) -> str:
     """The provider's page for this account (RFC 6749 section 4.1.1, RFC 7636 section 4.3)."""
+    from oauthlib.oauth2 import WebApplicationClient
+
     if account.permission_url is None:
         raise AccountUnusable(f"account {account.name} has no permission_url; add it to [{account.section}]")
     challenge = urlsafe_b64encode(hashlib.sha256(verifier.reveal().encode("ascii")).digest()).rstrip(b"=")

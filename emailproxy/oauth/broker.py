@@ -161,36 +161,63 @@ class TokenBroker:
         Raises:
             LoginRefused: one of its kinds; the text says what happened and what to do.
         """
+        credential = None if rejected is not None else self.at_once(login, visit)
+        if credential is not None:
+            return credential
         check_password(login)
         account = self._admitted(login, visit)
-        tokens = None if rejected is not None else self._logins.ready(account, login.password, visit)
-        if tokens is None:
-            self._keyring.check(account, login.password, visit)
-            try:
-                tokens = await self._cold(account, login, visit, rejected)
-            except StateError as error:
-                raise AccountUnusable(str(error)) from error
+        self._keyring.check(account, login.password, visit)
+        try:
+            tokens = await self._cold(account, login, visit, rejected)
+        except StateError as error:
+            raise AccountUnusable(str(error)) from error
+        return self._hand_out(tokens, account, visit)
+
+    def at_once(self, login: Login, visit: Visit) -> Credential | None:
+        """What `token` says where nothing has to be waited for: the account is unlocked, and its token at hand.
+
+        Raises:
+            LoginRefused: no password was sent, or the account takes none from there.
+        """
+        check_password(login)
+        account = self._admitted(login, visit)
+        tokens = self._logins.ready(account, login.password, visit)
+        return None if tokens is None else self._hand_out(tokens, account, visit)
+
+    def _hand_out(self, tokens: TokenSet, account: Account, visit: Visit) -> Credential:
         self._handed[visit.session] = tokens.access_token
         self._handed.move_to_end(visit.session)
         if len(self._handed) > MAX_HANDED:
             self._handed.popitem(last=False)
         return Credential(sasl_user(account, visit.protocol), tokens.access_token)
 
+    def is_settled(self, login: Login, visit: Visit) -> bool:
+        """The mail server took the login: whether there is nothing to keep, as nothing was only tried on."""
+        self._handed.pop(visit.session, None)
+        try:
+            account = self._resolve(login.user)
+        except LoginRefused:  # it is not configured any more
+            return True
+        return not (self._settings.seal_client_secrets or self._is_draft(account, login, visit))
+
     async def accepted(self, login: Login, visit: Visit) -> None:
-        """The mail server took the login: what was only tried on may be kept.
+        """The mail server took the login: what was only tried on is kept.
 
         Raises:
             AccountUnusable: this was a first login, and its password cannot be stored.
         """
         self._handed.pop(visit.session, None)
         account = self._resolve(login.user)
-        if self._newcomers.is_draft(account, login.password, may_set_first=may_set_first(account, visit)):
+        if self._is_draft(account, login, visit):
             try:
                 await self._newcomers.settle(account, login.password)
             except StateError as error:
                 raise AccountUnusable(str(error)) from error
         if self._settings.seal_client_secrets:
             await self._sealing.seal(account)
+
+    def _is_draft(self, account: Account, login: Login, visit: Visit) -> bool:
+        return self._newcomers.is_draft(account, login.password, may_set_first=may_set_first(account, visit))
 
     def refused(self, login: Login, visit: Visit, error: LoginRefused) -> None:
         """A mail client was told that its login does not go ahead."""
@@ -292,6 +319,11 @@ class TokenBroker:
     def is_unlocked(self, key: str) -> bool:
         """Whether this process holds the account's key since a login."""
         return self._holdings.get(key) is not None
+
+    @property
+    def unlocked(self) -> frozenset[str]:
+        """The keys of the accounts that this process holds the key of."""
+        return frozenset(held.account.key for held in self._holdings)
 
     @property
     def unsaved(self) -> frozenset[str]:

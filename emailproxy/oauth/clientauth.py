@@ -6,14 +6,15 @@ import re
 import secrets as randomness
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-import jwt
+from typing import TYPE_CHECKING
 
 from emailproxy.config.model import KIB, MINUTES, Account
 from emailproxy.errors import AccountUnusable
-from emailproxy.oauth.certificate import ClientCertificate, certificate_of
 from emailproxy.oauth.secrets import Secrets, text_of
 from emailproxy.secret import Secret
+
+if TYPE_CHECKING:
+    from emailproxy.oauth.certificate import ClientCertificate
 
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 """RFC 7523 section 2.2."""
@@ -44,6 +45,8 @@ async def authentication(account: Account, secrets: Secrets, now_s: int) -> Auth
     if account.client_assertion_file is not None:
         return bearing(await federated_assertion(account))
     if account.certificate is not None:
+        from emailproxy.oauth.certificate import certificate_of
+
         return bearing(signed_assertion(account, await certificate_of(account, secrets), now_s))
     return Authentication({})
 
@@ -68,6 +71,8 @@ async def federated_assertion(account: Account) -> Secret:
 
 def signed_assertion(account: Account, certificate: ClientCertificate, now_s: int) -> Secret:
     """`private_key_jwt` (OpenID Connect Core section 9), with the thumbprints by which Microsoft finds the key."""
+    import jwt
+
     claims = {
         "iss": account.client_id,
         "sub": account.client_id,

@@ -7,6 +7,8 @@ A sealed one (`encrypt_client_secret_on_first_use`, or another proxy's `client_s
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from emailproxy.config.model import Account, FlowName
 from emailproxy.config.sources import FromRecord
 from emailproxy.errors import AccountUnusable, ProviderRefused
@@ -33,14 +35,14 @@ def completed(account: Account, record: Record | None) -> Account:
     """The account as its record completes it: with a client secret that waits for the record's key."""
     if record is None or CLIENT_SECRET not in record.sealed or has_credential(account):
         return account
-    return account.model_copy(update={"client_secret": FromRecord()})
+    return replace(account, client_secret=FromRecord())
 
 
 def lent(account: Account, secret: Secret | None) -> Account:
     """The account with the client secret of its record, where it has none of its own."""
     if secret is None or has_credential(account):
         return account
-    return account.model_copy(update={"client_secret": secret})
+    return replace(account, client_secret=secret)
 
 
 def require_credential(account: Account) -> None:

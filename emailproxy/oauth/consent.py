@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import secrets
@@ -200,6 +201,7 @@ class Consents:
         for pending in await self._pending.waiting():
             with suppress(LoginRefused):
                 found.append(self._resolve(pending.display_name))
+            await asyncio.sleep(0)  # there may be a thousand, and logins come first
         return found
 
     async def discard(self, name: str) -> None:

@@ -9,9 +9,6 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from oauthlib.common import add_params_to_qs
-from oauthlib.oauth2 import DeviceClient
-
 from emailproxy.config.hosts import canonical_host, is_loopback
 from emailproxy.config.model import HOURS, KIB, MINUTES, Account
 from emailproxy.errors import AccountUnusable, LoginRefused
@@ -40,6 +37,8 @@ class DeviceCode:
 
     async def begin(self, account: Account) -> DeviceAuthorization:
         """Asks for a code for the person (RFC 8628 section 3.1)."""
+        from oauthlib.common import add_params_to_qs
+
         if account.permission_url is None:
             raise AccountUnusable(
                 f"account {account.name} has no permission_url, which names the device authorization endpoint; "
@@ -55,6 +54,8 @@ class DeviceCode:
 
     async def acquire(self, account: Account, grant: Grant | None) -> TokenSet:
         """Polls once (section 3.4): who calls keeps the interval."""
+        from oauthlib.oauth2 import DeviceClient
+
         if not isinstance(grant, DeviceAuthorization):
             raise TypeError("the device grant needs a device authorization")
         device_code: Secret = grant.device_code

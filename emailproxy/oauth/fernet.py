@@ -12,10 +12,7 @@ import binascii
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-from cryptography.fernet import Fernet, InvalidToken
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
+from typing import TYPE_CHECKING
 
 from emailproxy.config.model import Cached
 from emailproxy.errors import WrongPassword
@@ -23,6 +20,9 @@ from emailproxy.oauth.flow import TokenSet
 from emailproxy.oauth.records import ACCESS, CLIENT_SECRET, REFRESH
 from emailproxy.oauth.replies import ACCESS_TOKEN, REFRESH_TOKEN
 from emailproxy.secret import Secret
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
 
 TODAYS_ITERATIONS = 1_200_000
 FORMER_ITERATIONS = 100_000  # where the file does not say
@@ -107,6 +107,10 @@ def is_whole(token: str) -> bool:
 
 def _keys(cached: Cached, password: Secret) -> Iterator[Fernet]:
     """The keys of every count of iterations that a value may be under, the likeliest first."""
+    from cryptography.fernet import Fernet
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
+
     counts = dict.fromkeys((cached.iterations, TODAYS_ITERATIONS, FORMER_ITERATIONS))
     for count in counts:
         if count is not None and 0 < count <= MAX_ITERATIONS:
@@ -116,6 +120,8 @@ def _keys(cached: Cached, password: Secret) -> Iterator[Fernet]:
 
 
 def _opens(fernet: Fernet, token: str) -> bool:
+    from cryptography.fernet import InvalidToken
+
     try:
         fernet.extract_timestamp(token)
     except InvalidToken:
@@ -125,6 +131,8 @@ def _opens(fernet: Fernet, token: str) -> bool:
 
 def _text(fernet: Fernet, token: str) -> str | None:
     """What the token holds; None where it is no text, though the key is right."""
+    from cryptography.fernet import InvalidToken
+
     try:
         return fernet.decrypt(token).decode("utf-8")
     except (InvalidToken, UnicodeDecodeError):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 from emailproxy.config.model import Account, FlowName, ProviderName
 from emailproxy.config.outbound import Outbound
-from emailproxy.oauth import generic
 from emailproxy.oauth.blocking import Blocking
 from emailproxy.oauth.clock import Clock
 from emailproxy.oauth.commands import Commands
@@ -35,11 +35,17 @@ class Flows:
         self._ca_file, self._outbound = ca_file, outbound
         self._blocking: list[Blocking] = []
         """One for each provider: those who wait for one that hangs hold up nobody at another."""
-        self._generic = generic.grants(self._endpoint, secrets, commands)
+        self._commands = commands
         self._others: dict[ProviderName, Mapping[FlowName, Flow]] = {}
 
     def __call__(self, account: Account) -> Flow:
         return self._grants(account.provider).get(account.flow) or self._generic[account.flow]
+
+    @cached_property
+    def _generic(self) -> Mapping[FlowName, Flow]:
+        from emailproxy.oauth import generic
+
+        return generic.grants(self._endpoint, self._secrets, self._commands)
 
     def _grants(self, provider: ProviderName) -> Mapping[FlowName, Flow]:
         """What a provider's own library does; all else is as the RFCs say."""

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from oauthlib.oauth2 import BackendApplicationClient, LegacyApplicationClient, WebApplicationClient
-
 from emailproxy.config.model import Account, FlowName
 from emailproxy.oauth.clientsecret import require_credential
 from emailproxy.oauth.commands import Commands
@@ -35,6 +33,8 @@ class AuthorizationCode:
 
     async def acquire(self, account: Account, grant: Grant | None) -> TokenSet:
         """Exchanges the code (section 4.1.3). It is sent once, whatever happens."""
+        from oauthlib.oauth2 import WebApplicationClient
+
         if not isinstance(grant, Consent):
             raise TypeError("the authorization code grant needs a consent")
         consent = grant
@@ -63,6 +63,8 @@ class ClientCredentials:
         self._requests = requests
 
     async def acquire(self, account: Account, grant: Grant | None = None) -> TokenSet:
+        from oauthlib.oauth2 import BackendApplicationClient
+
         require_credential(account)
 
         def prepare(proof: Mapping[str, str]) -> str:
@@ -87,6 +89,8 @@ class ResourceOwnerPassword:
         self._requests = requests
 
     async def acquire(self, account: Account, grant: Grant | None) -> TokenSet:
+        from oauthlib.oauth2 import LegacyApplicationClient
+
         if not isinstance(grant, OwnPassword):
             raise TypeError("the password grant needs the mailbox's password")
         password: Secret = grant.password

@@ -41,6 +41,7 @@ LATER = 0.1  # of a pause: those who were told to come back at the same moment d
 MIN_PERIOD_S = 10 * SECONDS  # between two renewals: logins look after tokens that do not live as long
 PER_PROVIDER = 8  # renewals at once: a machine that wakes with a thousand accounts is no flood
 SLACK = 64  # entries of the heap that may be void before it is built anew
+AT_ONCE = 500  # accounts that are planned or begun before logins get their turn: some 5 ms
 
 log = logging.getLogger("emailproxy.oauth")
 
@@ -85,6 +86,8 @@ class Keeper:
         """By name of account; None while it is being renewed."""
         self._heap: list[Entry] = []
         self._numbers = itertools.count()
+        self._anew: deque[str] = deque()
+        """Accounts whose plans are out of date."""
         self._lanes: dict[str, Lane] = {}
         self._stirred = asyncio.Event()
         self._seen = clock.now()
@@ -94,14 +97,12 @@ class Keeper:
     def configure(self, *, keep_alive_s: float) -> None:
         """Plans every account anew, by this and by what has become of its tokens' terms."""
         self._keep_alive_s = keep_alive_s
-        if self._main is not None:
-            for held in self._holdings:
-                self.watch(held)
+        self._anew = deque(held.account.key for held in self._holdings)
+        self._stirred.set()
 
     def start(self) -> None:
         self._holdings.watcher = self
-        for held in self._holdings:
-            self.watch(held)
+        self._anew = deque(held.account.key for held in self._holdings)
         self._main = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
@@ -178,6 +179,7 @@ class Keeper:
 
     async def _run(self) -> None:
         while True:
+            await asyncio.sleep(0)  # even where it was stirred meanwhile: this may be one of many looks in a row
             self._stirred.clear()
             try:
                 wait_s = self._look()
@@ -189,9 +191,17 @@ class Keeper:
     def _look(self) -> float:
         """Begins what is due; seconds until the next look."""
         self._compare_clocks()
+        for _ in range(min(len(self._anew), AT_ONCE)):
+            held = self._holdings.get(self._anew.popleft())
+            if held is not None:
+                self.watch(held)
         now_s = self._clock.monotonic_s()
-        while self._heap and self._heap[0].due_s <= now_s:
+        for _ in range(AT_ONCE):
+            if not self._heap or self._heap[0].due_s > now_s:
+                break
             self._begin(heapq.heappop(self._heap))
+        if self._anew:
+            return 0.0
         return min(self._heap[0].due_s - now_s, LOOK_EVERY_S) if self._heap else LOOK_EVERY_S
 
     def _compare_clocks(self) -> None:
@@ -202,10 +212,7 @@ class Keeper:
         if abs(jump_s) <= JUMP_S:
             return
         log.info("the clock jumped by %+.0f s, or this machine slept; every token is looked at anew", jump_s)
-        for name in [name for name, entry in self._kept.items() if entry is not None]:
-            held = self._holdings.get(name)
-            if held is not None:
-                self._plan(held)
+        self._anew = deque(self._kept)
 
     # ---- renewing
 

@@ -117,10 +117,11 @@ class Newcomers:
             return None
         asked, held = self._clock.now(), self._holdings.get(account.key)
         account = lent(account, None if held is None else held.client_secret)
-        if name[1] == ANYBODYS:
-            tokens = await self._flows(account).acquire(account, None)
-        else:
-            tokens = await self._offers.acquire(account, password, address)
+        with self._wallet.lulls.asking(account):
+            if name[1] == ANYBODYS:
+                tokens = await self._flows(account).acquire(account, None)
+            else:
+                tokens = await self._offers.acquire(account, password, address)
         self._drafts[name] = Draft(tokens, self._holdings.term_of(tokens, asked), replaces)
         self._drafts.move_to_end(name)
         if len(self._drafts) > MAX_DRAFTS:

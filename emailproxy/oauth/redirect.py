@@ -8,14 +8,15 @@ import errno
 import logging
 import os
 import socket
+from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from emailproxy.config.model import SECONDS, Account, FlowName
-from emailproxy.oauth.callback import Callback
 from emailproxy.oauth.consent import Consents
 
 if TYPE_CHECKING:
+    from emailproxy.oauth.callback import Callback
     from emailproxy.oauth.web import Server
 
 HEADER_S = 10 * SECONDS
@@ -31,7 +32,7 @@ class RedirectListener:
     """Takes the provider's redirects; any process that shares the state folder may."""
 
     def __init__(self, consents: Consents, *, header_s: float = HEADER_S) -> None:
-        self._callback = Callback(consents)
+        self._consents = consents
         self._header_s = header_s
         self._server: Server | None = None
         self._listening: dict[tuple[str, int], asyncio.Server] = {}
@@ -39,6 +40,12 @@ class RedirectListener:
         """Listen addresses that need no more looking up."""
         self._complained: set[str] = set()
         self._one_at_a_time = asyncio.Lock()
+
+    @cached_property
+    def _callback(self) -> Callback:
+        from emailproxy.oauth.callback import Callback
+
+        return Callback(self._consents)
 
     async def ensure(self, account: Account) -> None:
         """Listens where this account's redirects arrive; a flow that redirects nowhere needs no listener.

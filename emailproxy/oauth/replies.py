@@ -11,11 +11,8 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
-from email.utils import parsedate_to_datetime
 from functools import partial
 from urllib.parse import quote, quote_plus
-
-from oauthlib.oauth2 import MissingTokenError, OAuth2Error, WebApplicationClient
 
 from emailproxy.config.model import HOURS, KIB
 from emailproxy.errors import (
@@ -80,6 +77,8 @@ def tokens_of(reply: Reply, *, now_s: int, sent: Collection[Secret] = ()) -> Tok
         ProviderRefused: a definite refusal, with its OAuth 2.0 error code.
         ProviderUnavailable: the provider asks us to come back, or its answer makes no sense.
     """
+    from oauthlib.oauth2 import MissingTokenError, OAuth2Error, WebApplicationClient
+
     body = object_in(reply, now_s)
     try:
         granted = WebApplicationClient("").parse_request_body_response(body.decode("utf-8"))
@@ -224,5 +223,7 @@ def retry_after_s(header: str | None, now_s: float) -> float | None:
 
 
 def date_s(header: str) -> float:
+    from email.utils import parsedate_to_datetime
+
     moment = parsedate_to_datetime(header)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

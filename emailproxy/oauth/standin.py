@@ -34,12 +34,18 @@ class StandIn:
     def route(self, login: Login, visit: Visit) -> Route:
         return self._broker.route(login, visit)
 
+    def at_once(self, login: Login, visit: Visit) -> Credential | None:
+        return self._broker.at_once(login, visit) if login.password else None
+
     async def token(self, login: Login, visit: Visit, rejected: str | None = None) -> Credential:
         whole = await self._whole(login)
         try:
             return await self._broker.token(whole, visit, rejected)
         except WrongPassword as error:
             raise error if whole is login else type(error)(f"login_as_password: {error}") from None
+
+    def is_settled(self, login: Login, visit: Visit) -> bool:
+        return bool(login.password) and self._broker.is_settled(login, visit)
 
     async def accepted(self, login: Login, visit: Visit) -> None:
         await self._broker.accepted(await self._whole(login), visit)

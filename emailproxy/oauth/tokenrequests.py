@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from oauthlib.oauth2 import WebApplicationClient
-
 from emailproxy.config.model import Account
 from emailproxy.errors import ProviderRefused
 from emailproxy.oauth.advice import no_refresh_token
@@ -53,6 +51,8 @@ class Requests:
 
 async def refreshed(requests: Requests, account: Account, tokens: TokenSet) -> TokenSet:
     """Fresh tokens (RFC 6749 section 6); the old refresh token is kept where the provider returns none."""
+    from oauthlib.oauth2 import WebApplicationClient
+
     if tokens.refresh_token is None:
         raise ProviderRefused(str(no_refresh_token(account)), code="invalid_grant")
     refresh_token: Secret = tokens.refresh_token

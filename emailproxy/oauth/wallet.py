@@ -8,6 +8,7 @@ import math
 import random
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from emailproxy.config.model import MINUTES, SECONDS, Account
@@ -32,6 +33,7 @@ from emailproxy.oauth.flow import Approval, FlowOf, TokenSet
 from emailproxy.oauth.happenings import Event, Happening, Notify, nobody
 from emailproxy.oauth.holdings import MAX_HELD, Held, Holdings
 from emailproxy.oauth.identity import expected
+from emailproxy.oauth.lulls import Lulls
 from emailproxy.secret import Secret
 from emailproxy.store.base import Record, TokenStore
 from emailproxy.store.sealing import AccountKey
@@ -83,6 +85,8 @@ class Wallet:
         self._notify = notify
         self._forced: OrderedDict[str, float] = OrderedDict()
         self._renewals: Flights[TokenSet | None] = Flights()
+        self.lulls = Lulls(clock.monotonic_s)
+        """For whoever else asks providers for an account's tokens, too."""
 
     async def current(
         self, account: Account, key: AccountKey, record: Record, refusal: Refusal | None, own: Own | None = None
@@ -184,7 +188,8 @@ class Wallet:
                 return self._without_refresh_token(account, tokens if usable else None, refusal)
         asked = self._clock.now()
         try:
-            fresh = await self._fetch(account, held, own)
+            with nullcontext() if usable else self.lulls.asking(account):  # else its pauses are as long as it has
+                fresh = await self._fetch(account, held, own)
         except LoginRefused as error:
             return await self._not_renewed(account, held, error, usable=usable)
         held = self._holdings.granted(account, held.key, held.record, fresh, asked)
@@ -239,7 +244,9 @@ class Wallet:
             raise error
         self.pause(held, error)
         if not usable:
-            log.warning("the token of %s was not renewed: %s", expected(account), addressed(error, account.name))
+            # Nothing was asked, perhaps of any number of logins: the line of each says as much.
+            level = logging.DEBUG if isinstance(error, Refrain) else logging.WARNING
+            log.log(level, "the token of %s was not renewed: %s", expected(account), addressed(error, account.name))
             raise error
         level = logging.WARNING if held.failures == 1 else logging.INFO
         told = addressed(error, account.name)

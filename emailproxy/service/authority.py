@@ -12,7 +12,7 @@ from typing import Any, Self
 from emailproxy.config import catchall
 from emailproxy.config.model import Account, Config
 from emailproxy.config.outbound import Outbound
-from emailproxy.errors import AccountUnusable, LoginRefused
+from emailproxy.errors import LoginRefused
 from emailproxy.oauth.broker import BrokerSettings, TokenBroker
 from emailproxy.oauth.commands import Commands
 from emailproxy.oauth.consent import Consents
@@ -21,6 +21,7 @@ from emailproxy.oauth.happenings import Happening
 from emailproxy.oauth.hooks import Hooks
 from emailproxy.oauth.redirect import RedirectListener
 from emailproxy.oauth.secrets import Secrets
+from emailproxy.oauth.signins import Listener
 from emailproxy.service.facts import account_lines
 from emailproxy.store.ini import IniStore
 from emailproxy.store.pending import IniPendingStore
@@ -39,7 +40,8 @@ HOOKS = (
 class Authority:
     """State, provider, consents and broker, under one configuration at a time. The command line uses it alone."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, listener: Listener | None = None) -> None:
+        """`listener` takes the provider's redirects, where this process does not do so itself."""
         settings = config.settings
         self._config = config
         self.records = IniStore(settings.state_dir)
@@ -57,7 +59,7 @@ class Authority:
             self.records,
             self.consents,
             self.flows,
-            listener=self.redirects,
+            listener=listener or self.redirects,
             cached=lambda account: catchall.cached(self._config, account.key),
             settings=BrokerSettings.of(settings),
             notify=self._notify,
@@ -70,6 +72,7 @@ class Authority:
             StateError: it cannot be used.
         """
         await asyncio.to_thread(self.records.prepare)
+        await self.pending.prepare()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -131,12 +134,9 @@ class Authority:
         Raises:
             StateError: the state folder cannot be used.
         """
-        try:
-            names = {account.key for account in catchall.accounts(self._config)}
-        except AccountUnusable:  # only a draft's, and no server runs with one
-            names = set()
+        names = await asyncio.to_thread(catchall.keys, self._config)
         unsaved = self.broker.unsaved
-        lines = await account_lines(self.records, self.pending, names, self._config.settings.refresh_margin)
+        lines = account_lines(self.records, self.pending, names, self._config.settings.refresh_margin)
         return [
             asdict(line)
             | {
@@ -144,5 +144,5 @@ class Authority:
                 "storage": "degraded" if line.account in unsaved else "ok",
                 "sessions": sessions.get(line.account, 0),
             }
-            for line in lines
+            async for line in lines
         ]

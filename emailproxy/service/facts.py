@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, replace
 
-from emailproxy.errors import StateError
 from emailproxy.oauth.advice import advise
 from emailproxy.oauth.clock import rfc3339
 from emailproxy.oauth.lifetimes import MARGIN_S
 from emailproxy.oauth.states import ConsentPending, state_of
 from emailproxy.store.base import Pending, Slot
-from emailproxy.store.ini import IniStore
+from emailproxy.store.ini import IniStore, Seen
 from emailproxy.store.limits import in_words
 from emailproxy.store.pending import IniPendingStore
 from emailproxy.wire.events import Advice
+
+SLICE = 16  # accounts that are looked at in one go: some 8 ms, after which logins come first
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Line:
 
 async def account_lines(
     records: IniStore, pending: IniPendingStore, configured: Collection[str], margin_s: float = MARGIN_S
-) -> list[Line]:
+) -> AsyncIterator[Line]:
     """All accounts that are configured, have a record, or wait for a person, by name.
 
     Raises:
@@ -44,16 +45,17 @@ async def account_lines(
     """
     waiting = {consent.account: consent for consent in await pending.waiting()}
     names = sorted({*await records.accounts(), *waiting, *configured})
-    return [await _line(records, name, waiting.get(name), margin_s) for name in names]
+    for start in range(0, len(names), SLICE):
+        some = names[start : start + SLICE]
+        for name, seen in zip(some, await records.survey(some), strict=True):
+            yield _line(name, seen, waiting.get(name), margin_s)
 
 
-async def _line(records: IniStore, name: str, consent: Pending | None, margin_s: float) -> Line:
-    try:
-        locked = await records.is_locked(name)  # before the record: who has let go since has saved it
-        record = await records.load(name)
-    except StateError as error:
-        return Line(name, "unusable", last_error=str(error))
-    state = state_of(record, consent, locked=locked, now_s=time.time(), margin_s=margin_s)
+def _line(name: str, seen: Seen, consent: Pending | None, margin_s: float) -> Line:
+    if seen.error is not None:
+        return Line(name, "unusable", last_error=str(seen.error))
+    record = seen.record
+    state = state_of(record, consent, locked=seen.is_locked, now_s=time.time(), margin_s=margin_s)
     line = Line(name, state.name)
     if isinstance(state, ConsentPending):
         line = replace(line, consent_since=_utc(state.since_s), consent_expires=_utc(state.expires_s))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from emailproxy.config.model import Config, Server, Settings
+from emailproxy.errors import ServiceError
 
 AT_START = (
     "state_dir",
@@ -12,6 +14,7 @@ AT_START = (
     "log_size_mib",
     "log_files",
     "runtime_dir",
+    "workers",
     "ca_file",
     "upstream_proxy",
     "no_proxy",
@@ -83,4 +86,16 @@ def waiting(old: Settings, new: Settings) -> tuple[str, ...]:
 def in_force(old: Config, new: Config) -> Config:
     """The new configuration, but for what only a restart changes."""
     kept = {name: getattr(old.settings, name) for name in AT_START}
-    return new.model_copy(update={"settings": new.settings.model_copy(update=kept)})
+    return replace(new, settings=replace(new.settings, **kept))
+
+
+def explained(error: ServiceError, plan: Plan, addresses: Mapping[str, Iterable[tuple[str, int]]]) -> ServiceError:
+    """A port that this very server holds for a section that ends cannot be had before.
+
+    Args:
+        addresses: where it listens, by section.
+    """
+    ports = {port for section in plan.ended for _, port in addresses.get(section, ())}
+    if not any(server.local_port in ports for server in plan.opened):
+        return error
+    return ServiceError(f"{error}. If emailproxy itself has that port, for another section or address, restart it")

@@ -6,7 +6,7 @@ from collections import Counter
 
 from emailproxy.config.model import Route
 from emailproxy.errors import LoginRefused
-from emailproxy.net.session import TokenSource
+from emailproxy.net.tokens import TokenSource
 from emailproxy.wire.events import Advice, Credential, Login, Visit
 
 
@@ -21,8 +21,14 @@ class Tally:
     def route(self, login: Login, visit: Visit) -> Route:
         return self._source.route(login, visit)
 
+    def at_once(self, login: Login, visit: Visit) -> Credential | None:
+        return self._source.at_once(login, visit)
+
     async def token(self, login: Login, visit: Visit, rejected: str | None = None) -> Credential:
         return await self._source.token(login, visit, rejected)
+
+    def is_settled(self, login: Login, visit: Visit) -> bool:
+        return self._source.is_settled(login, visit)
 
     async def accepted(self, login: Login, visit: Visit) -> None:
         await self._source.accepted(login, visit)

@@ -10,7 +10,8 @@ from emailproxy.store import files
 
 @dataclass(frozen=True, slots=True)
 class StateFolder:
-    """``accounts/NAME.ini``, one lock per account under ``locks/``, and consents under ``pending/``."""
+    """``accounts/NAME.ini``, one lock per account under ``locks/``, consents under ``pending/``, and under ``waiting/``
+    whose they are."""
 
     path: Path
 
@@ -25,6 +26,10 @@ class StateFolder:
     @property
     def pending(self) -> Path:
         return self.path / "pending"
+
+    @property
+    def waiting(self) -> Path:
+        return self.path / "waiting"
 
     def prepare(self, now_s: float) -> None:
         """Makes what is missing, and clears up what killed processes left.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import errno
+import os
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from weakref import WeakValueDictionary
-
-from filelock import FileLock, Timeout
 
 from emailproxy.store import files
 from emailproxy.store.folder import StateFolder
@@ -16,6 +16,13 @@ from emailproxy.store.threads import FileThreads
 
 FIRST_WAIT_S = 0.005  # between two tries of a lock that another process holds
 LONGEST_WAIT_S = 0.05
+
+Release = Callable[[], None]
+"""Lets a lock go."""
+
+
+class Held(Exception):
+    """Another task or process holds the lock."""
 
 
 class FolderLocks:
@@ -41,21 +48,22 @@ class FolderLocks:
         async with self._tasks.setdefault(name, asyncio.Lock()):
             path = self._state.locks / f"{name}.lock"
             await self._threads.run(lambda: self._prepare(path))
-            lock = await _locked(path)
+            release = await _locked(path)
             self._holders[name] = task
             try:
                 yield
             finally:
                 del self._holders[name]
-                lock.release()
+                release()
 
-    async def is_held(self, name: str) -> bool:
-        """Whether any task or process holds the lock of this file name now. Waits for nobody, and makes no file.
+    def is_held(self, name: str) -> bool:
+        """Whether any task or process holds the lock of this file name now. Waits for nobody, and makes no file; blocks
+        for a moment.
 
         Raises:
             StateError: the lock file cannot be opened.
         """
-        return await self._threads.run(lambda: _is_held(self._state.locks / f"{name}.lock"))
+        return _is_held(self._state.locks / f"{name}.lock")
 
     def _prepare(self, path: Path) -> None:
         self._state.make(self._state.locks)
@@ -63,31 +71,66 @@ class FolderLocks:
             files.create_empty(path)
 
 
-async def _locked(path: Path) -> FileLock:
-    # One object a holder: flock excludes other descriptors of this process, too.
-    lock = FileLock(path, mode=files.FILE_MODE, thread_local=False)
+async def _locked(path: Path) -> Release:
     wait_s = FIRST_WAIT_S
     while True:
         try:
-            lock.acquire(blocking=False)  # two system calls that do not wait: no thread, and nothing to cancel
-        except Timeout:
+            return _acquire(path)  # some system calls that do not wait: no thread, and nothing to cancel
+        except Held:
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
         except OSError as error:
             files.failed("lock", path, error)
-        else:
-            return lock
 
 
 def _is_held(path: Path) -> bool:
-    lock = FileLock(path, mode=files.FILE_MODE, thread_local=False)
     try:
         if not path.exists():
             return False
-        lock.acquire(blocking=False)
-    except Timeout:
+        release = _acquire(path)
+    except Held:
         return True
     except OSError as error:
         files.failed("lock", path, error)
-    lock.release()
+    release()
     return False
+
+
+def _acquire(path: Path) -> Release:
+    """Takes the lock without waiting; returns what lets it go.
+
+    Raises:
+        Held: another task or process holds it.
+        OSError: its file cannot be made or opened.
+    """
+    from filelock import FileLock, Timeout
+
+    # One object a holder: flock excludes other descriptors of this process, too.
+    lock = FileLock(path, mode=files.FILE_MODE, thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise Held from None
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return _acquire_unwritable(path)
+    return lock.release
+
+
+def _acquire_unwritable(path: Path) -> Release:
+    """The same lock where the file system is read-only: tokens are renewed there, too, and live in memory until it is
+    writable again. flock(2) takes a descriptor that can only read; `FileLock` opens its file to write.
+    """
+    import fcntl  # not on Windows, which has no such error
+
+    descriptor = os.open(path, os.O_RDONLY | files.OPEN_FLAGS)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Held from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return lambda: os.close(descriptor)

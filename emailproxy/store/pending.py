@@ -2,11 +2,14 @@
 
 A file is useless without the `state`, which only the URL holds; a device authorization's is in no URL, and opens with
 the account's password alone. Any process with the folder and the `state` can finish a consent.
+
+Which one is an account's says `store.whose`, so that a login reads one file, however many wait.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +24,7 @@ from emailproxy.store.folder import StateFolder
 from emailproxy.store.locks import FolderLocks
 from emailproxy.store.sealing import state_hash
 from emailproxy.store.threads import FileThreads
+from emailproxy.store.whose import Whose
 
 SUFFIX = ".ini"
 LOCK = "pending="  # no account's own lock is called so: `=` is encoded there
@@ -37,10 +41,18 @@ class IniPendingStore:
         self._now = now
         self._threads = FileThreads()
         self._locks = FolderLocks(self._state, self._threads)
+        self._whose = Whose(self._state)
         self._complained: set[str] = set()
 
     def close(self) -> None:
         self._threads.close()
+
+    async def prepare(self) -> None:
+        """Lets logins find what earlier versions have put here as fast as anything else; for the start of a server."""
+        with suppress(StateError):  # the file system may be read-only; then they look through all of it
+            if not await self._threads.run(self._whose.is_known):
+                async with self._locks.hold(LOCK):
+                    await self._threads.run(self._make_known)
 
     async def put(self, pending: Pending) -> None:
         """Keeps a consent, in place of any other of the same account.
@@ -57,12 +69,16 @@ class IniPendingStore:
 
     async def by_account(self, account: str) -> Pending | None:
         """The account's consent, or None."""
-        mine = await self._threads.run(lambda: self._of(account))
-        return mine[-1] if mine else None
+        return await self._threads.run(lambda: self._of(account))
 
     async def claim(self, state: str) -> Pending | None:
         """Takes the consent away: of any number of callers in any number of processes, one gets it."""
-        return await self._threads.run(lambda: self._claim(state_hash(Secret(state))))
+        pending = await self._threads.run(lambda: self._claim(state_hash(Secret(state))))
+        if pending is not None:
+            with suppress(StateError):  # what it would say of the account is harmless, and goes another time
+                async with self._locks.hold(LOCK):
+                    await self._threads.run(lambda: self._whose.forget(pending.account, pending.state_hash))
+        return pending
 
     async def discard(self, account: str) -> bool:
         """Forgets the account's consent. Returns whether there was one."""
@@ -79,17 +95,44 @@ class IniPendingStore:
     def _put(self, pending: Pending) -> None:
         data = codec.dump_pending(pending)
         self._state.make(self._state.pending)
+        self._make_known()
+        before = self._whose.of(pending.account)
+        # In this order: whoever is killed in between leaves what waited before, or a file that nobody has the state of.
         files.write(self._path(pending.state_hash), data)
-        waiting = [one for one in self._waiting() if one.state_hash != pending.state_hash]
-        others = [one for one in waiting if one.account != pending.account.casefold()]
-        surplus = max(0, len(others) + 1 - MAX_WAITING)
-        for one in waiting:
-            if one.account == pending.account.casefold() or one in others[:surplus]:
-                self._remove(one)
+        self._whose.put(pending.account, pending.state_hash)
+        if before is not None and before != pending.state_hash:
+            files.remove(self._path(before))
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """The oldest go; of those that are as good as gone already, others may be met first."""
+        surplus = len(files.stems(self._state.pending, SUFFIX)) - MAX_WAITING
+        if surplus > 0:
+            for name in self._oldest()[:surplus]:
+                files.remove(self._path(name))
+        self._whose.tidy(lambda name: self._path(name).exists(), at_most=2 * MAX_WAITING)
+
+    def _oldest(self) -> list[str]:
+        """All by age: none is written twice."""
+        with os.scandir(self._state.pending) as entries:
+            ours = [entry for entry in entries if entry.name.endswith(SUFFIX) and not entry.name.startswith(".")]
+            return [entry.name.removesuffix(SUFFIX) for entry in sorted(ours, key=lambda one: one.stat().st_mtime_ns)]
 
     def _discard(self, account: str) -> bool:
-        removed = [self._remove(one) for one in self._of(account)]
-        return any(removed)
+        if not self._state.has(self._state.pending):
+            return False
+        self._make_known()
+        name = self._whose.of(account)
+        if name is None:
+            return False
+        removed = files.remove(self._path(name))
+        self._whose.forget(account, name)
+        return removed
+
+    def _make_known(self) -> None:
+        """Puts down whose all of them are, where an earlier version did not."""
+        if not self._whose.is_known():
+            self._whose.start({pending.account: pending.state_hash for pending in self._waiting()})
 
     def _claim(self, name: str) -> Pending | None:
         pending = self._read(name)
@@ -98,8 +141,13 @@ class IniPendingStore:
     def _remove(self, pending: Pending) -> bool:
         return files.remove(self._path(pending.state_hash))
 
-    def _of(self, account: str) -> list[Pending]:
-        return [one for one in self._waiting() if one.account == account.casefold()]
+    def _of(self, account: str) -> Pending | None:
+        if not self._whose.is_known():
+            mine = [one for one in self._waiting() if one.account == account.casefold()]
+            return mine[-1] if mine else None
+        name = self._whose.of(account)
+        pending = None if name is None else self._read(name)
+        return pending if pending is not None and pending.account == account.casefold() else None
 
     def _waiting(self) -> list[Pending]:
         if not self._state.has(self._state.pending):

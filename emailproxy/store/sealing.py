@@ -3,29 +3,34 @@
 An account has an X25519 key pair. Tokens are sealed to the public key (HPKE, RFC 9180), so that anything may write
 one; the private key is wrapped once per local password, in a key slot (`store.slots`), so that only a password reads
 one. HPKE does not authenticate the writer: whoever can write the state folder can put other tokens in.
+
+What needs `cryptography` imports it on first use: its library takes 7 MiB, and a server at rest opens nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import NoReturn
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from functools import cache
+from typing import TYPE_CHECKING, NoReturn
 
 from emailproxy.errors import StateDamaged
 from emailproxy.secret import Secret
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+    from cryptography.hazmat.primitives.hpke import Suite
 
 KEY_OCTETS = 32  # X25519, AES-256 and SHA-256 alike
 NONCE_OCTETS = 12  # RFC 5116 section 5.1
 TAG_OCTETS = 16
 
-SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+
+@cache
+def suite() -> Suite:
+    from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+
+    return Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
 def octets(text: str) -> bytes:
@@ -39,16 +44,24 @@ def context(*parts: str | bytes | int) -> bytes:
 
 
 def hkdf(key: bytes, info: bytes, length: int) -> bytes:
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
     return HKDF(algorithm=SHA256(), length=length, salt=None, info=info).derive(key)
 
 
 def gcm_encrypt(key: bytes, plaintext: bytes, aad: bytes) -> bytes:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
     nonce = secrets.token_bytes(NONCE_OCTETS)
     return nonce + AESGCM(key).encrypt(nonce, plaintext, aad)
 
 
 def gcm_decrypt(key: bytes, sealed: bytes, aad: bytes) -> bytes:
     """Raises `InvalidTag` where anything differs."""
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
     if len(sealed) < NONCE_OCTETS + TAG_OCTETS:
         raise InvalidTag
     return AESGCM(key).decrypt(sealed[:NONCE_OCTETS], sealed[NONCE_OCTETS:], aad)
@@ -74,9 +87,11 @@ class AccountKey:
         Raises:
             StateDamaged: it was sealed for another account, field, generation or key, or is not whole.
         """
+        from cryptography.exceptions import InvalidTag
+
         info = context("emailproxy token 1", account.casefold(), field, generation)
         try:
-            plaintext = SUITE.decrypt(sealed, self._private, info=info)
+            plaintext = suite().decrypt(sealed, self._private, info=info)
             return Secret(plaintext.decode("utf-8", "surrogatepass"))
         except (InvalidTag, ValueError):
             raise StateDamaged(f"the {field} kept for {account} does not open; {again(account)}") from None
@@ -98,10 +113,12 @@ def seal(public_key: bytes, account: str, field: str, generation: int, value: Se
     Raises:
         StateDamaged: the public key is not one.
     """
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+
     info = context("emailproxy token 1", account.casefold(), field, generation)
     try:
         recipient = X25519PublicKey.from_public_bytes(public_key)
-        return SUITE.encrypt(octets(value.reveal()), recipient, info=info)
+        return suite().encrypt(octets(value.reveal()), recipient, info=info)
     except ValueError:
         raise StateDamaged(f"the public key kept for {account} is damaged; {again(account)}") from None
 
@@ -125,6 +142,8 @@ def reveal(state: Secret, label: str, blob: bytes) -> bytes:
     Raises:
         StateDamaged: it was protected under another state or label, or is not whole.
     """
+    from cryptography.exceptions import InvalidTag
+
     try:
         return gcm_decrypt(_consent_key(state, label), blob, context(label))
     except InvalidTag:

@@ -17,10 +17,6 @@ import string
 from dataclasses import replace
 from typing import NamedTuple
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
-
 from emailproxy.errors import PasswordsUnchanged, StateDamaged, WrongPassword
 from emailproxy.secret import Secret
 from emailproxy.store.base import NO_LIMITS, Kdf, Limits, Lockbox, Slot, SlotKdf
@@ -85,6 +81,8 @@ def new_lockbox(
         WrongPassword: the password is empty.
         PasswordsUnchanged: the slot cannot be called so.
     """
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
     key = AccountKey(X25519PrivateKey.generate())
     empty = Lockbox(key.public_key, _new_kdf(cost), ())
     return add_slot(empty, account, key, password, name=name, now_s=now_s, cost=cost)[0], key
@@ -287,6 +285,8 @@ def _match(
 def _stretch(kdf: Kdf, account: str, password: Secret) -> bytes:
     if not password:
         raise WrongPassword(f"an empty password does not protect {account}; set one in the mail program")
+    from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
     argon2id = Argon2id(
         salt=kdf.salt,
         length=KEY_OCTETS,
@@ -332,6 +332,9 @@ def _wrapped(account: str, key: AccountKey, password: Secret, wish: Slot, stretc
 
 
 def _unwrap(lockbox: Lockbox, account: str, slot: Slot, slot_key: bytes) -> AccountKey:
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
     try:
         private = gcm_decrypt(slot_key, slot.wrapped, _wrapping(slot, account))
     except InvalidTag:

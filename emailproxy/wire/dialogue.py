@@ -15,7 +15,7 @@ from typing import ClassVar
 from emailproxy.errors import Kind, LoginRefused, ProtocolError, ServerUnavailable, TokenRefused
 from emailproxy.wire import events as ev
 from emailproxy.wire.lines import COMMAND_ROOM, MAX_LINE, MAX_SASL_RESPONSE, LineBuffer, LineTooLong
-from emailproxy.wire.serverside import Accepted, Broken, Link, Rejected, ServerSide, Steps
+from emailproxy.wire.serverside import TOO_LONG, Accepted, Broken, Link, Rejected, ServerSide, Steps
 from emailproxy.wire.strangers import CHOOSE_STARTTLS, LONGEST_SIGNATURE, recognise, undecided
 
 REFUSED_TWICE = (
@@ -117,9 +117,10 @@ class Dialogue(ServerSide):
                 self._meet_client()
             case ev.ServerData(data):
                 self._hear(data)
-            case ev.ServerConnected() if self._link is Link.DIALLING:
+            case ev.ServerConnected(ready) if self._link is Link.DIALLING:
                 self._link = Link.UP
-                self._server_steps = self._serve()
+                self._opened_ahead = ready is not None
+                self._server_steps = self._serve(ready)
             case ev.TlsStarted(ev.Side.SERVER):
                 self._secured = True
             case ev.TlsStarted(ev.Side.CLIENT):
@@ -160,7 +161,7 @@ class Dialogue(ServerSide):
             self._hang_up(str(error))
 
     def _end_long_reply(self) -> None:
-        self._end(ServerUnavailable("the mail server's reply before login is longer than 64 KiB"))
+        self._end(ServerUnavailable(TOO_LONG))
 
     def _run_server(self, steps: Steps[None]) -> None:
         try:
@@ -175,7 +176,7 @@ class Dialogue(ServerSide):
             if broken.fatal:
                 self._end(refused)
             else:
-                self._lose_server(refused)
+                self._lose_server(refused, hung_up=broken.left)
 
     # ---- endings
 
@@ -201,8 +202,7 @@ class Dialogue(ServerSide):
 
     def _end(self, error: LoginRefused) -> None:
         """Ends the connection because the server cannot be trusted with it."""
-        if self._login is not None:
-            self._emit(ev.Refused(self._login, error))
+        self._emit(ev.Noted(str(error)) if self._login is None else ev.Refused(self._login, error))
         self._say(self._last_words(error))
         self._hang_up(str(error))
 
@@ -344,18 +344,33 @@ class Dialogue(ServerSide):
         return isinstance(self._answer, LoginRefused) or (self._placed and self._answer is not None)
 
     def _attempt(self, credential: ev.Credential) -> Steps[Accepted | Rejected]:
-        """One login upstream. A server that hung up while we got the token is dialled once more."""
+        """One login upstream. A server that hung up while we got the token is dialled once more.
+
+        So is one whose connection was opened ahead, and had ended by now.
+        """
         if self._hung_up:
             self._dial()
-        self._verdict = None
-        self._offer = credential
-        yield from self._until(lambda: self._verdict is not None or self._link is Link.DOWN)
-        self._offer = None
-        verdict: Accepted | Rejected | None = self._verdict
+        verdict = yield from self._present(credential)
+        if self._opened_ahead and self._was_too_late(verdict):
+            self._dial(anew=True)
+            verdict = yield from self._present(credential)
+        self._opened_ahead = False
         if verdict is None:
             assert self._failure is not None
             raise self._failure
         return verdict
+
+    def _present(self, credential: ev.Credential) -> Steps[Accepted | Rejected | None]:
+        """The server's answer; None where it gave none, and cannot any more."""
+        self._verdict = None
+        self._offer = credential
+        yield from self._until(lambda: self._verdict is not None or self._link is Link.DOWN)
+        self._offer = None
+        return self._verdict
+
+    def _was_too_late(self, verdict: Accepted | Rejected | None) -> bool:
+        """Whether what came is the end of the connection and no answer. POP3 has one word for both."""
+        return self._hung_up if verdict is None else isinstance(verdict, Rejected) and verdict.misunderstood
 
     def _known(self) -> Steps[ev.Capabilities | None]:
         """The capabilities, as soon as they are known; None where the server cannot be reached."""

@@ -14,6 +14,7 @@ from typing import Protocol
 from emailproxy.errors import LoginRefused
 from emailproxy.secret import Secret
 
+DEFAULT_EHLO_NAME = "[127.0.0.1]"
 Capabilities = tuple[str, ...]
 """What a server offers, one item a capability line: ``("IMAP4REV1", "IDLE")``, ``("SASL XOAUTH2", "TOP")``."""
 
@@ -95,7 +96,7 @@ class Terms:
     host: str = "localhost"
     """The server's name, for OAUTHBEARER (RFC 7628 section 3.1)."""
     port: int = 0
-    ehlo_name: str = "[127.0.0.1]"
+    ehlo_name: str = DEFAULT_EHLO_NAME
     """What we call ourselves in EHLO (RFC 5321 section 4.1.3)."""
     advise: Callable[[str], Advice | None] = no_advice
     """What is known about a server's refusal."""
@@ -142,8 +143,21 @@ class ServerEOF:
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """A server with which a login may begin at once: TLS stands, it has greeted us and told what it offers.
+
+    It is what comes of a `wire.opening.Opening`, and then what a dialogue is told of its server.
+    """
+
+    capabilities: Capabilities
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConnected:
     """The connection to the server stands (over TLS, unless `Terms.starttls`)."""
+
+    ready: Ready | None = None
+    """It was opened ahead. It may be dead by now, and nobody knows before something is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +239,9 @@ class Connect:
     Drops a connection that still stands or is being made: no event of the old one comes any more.
     """
 
+    anew: bool = False
+    """One that was opened ahead will not do: the last one was dead."""
+
 
 @dataclass(frozen=True, slots=True)
 class NeedToken:
@@ -293,7 +310,7 @@ class Hangup:
     reason: str
 
 
-Effect = ToClient | ToServer | Connect | NeedToken | StartTls | Learned | Refused | Noted | Relay | Hangup
+Effect = ToClient | ToServer | Connect | NeedToken | StartTls | Learned | Ready | Refused | Noted | Relay | Hangup
 
 
 class LoginDialogue(Protocol):

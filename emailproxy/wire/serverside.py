@@ -13,6 +13,7 @@ from emailproxy.wire import events as ev
 from emailproxy.wire.lines import MAX_CAPABILITY, MAX_SERVER_REPLY, LineBuffer
 
 MAX_CHALLENGE = 150  # characters of a failure challenge that we repeat
+TOO_LONG = "the mail server's reply before login is longer than 64 KiB"
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]
@@ -44,11 +45,15 @@ class Rejected:
 
 
 class Broken(Exception):
-    """The server cannot be used on this connection. `fatal`: the client's connection must end, too."""
+    """The server cannot be used on this connection.
 
-    def __init__(self, text: str, *, fatal: bool = False) -> None:
+    `fatal`: the client's connection must end, too. `left`: the server takes its leave, which is no answer to us.
+    """
+
+    def __init__(self, text: str, *, fatal: bool = False, left: bool = False) -> None:
         super().__init__(text)
         self.fatal = fatal
+        self.left = left
 
 
 class ServerSide(ABC):
@@ -65,6 +70,7 @@ class ServerSide(ABC):
         self._secured = False
         self._failure: LoginRefused | None = None
         self._hung_up = False
+        self._opened_ahead = False  # and nothing was heard on it since
         self._place = None if terms.routed else _place(terms)
         self._capabilities = terms.seen
         self._current = False  # the capabilities were learnt on the connection that stands
@@ -104,15 +110,16 @@ class ServerSide(ABC):
 
     # ---- the connection
 
-    def _dial(self) -> None:
+    def _dial(self, *, anew: bool = False) -> None:
         self._link = Link.DIALLING
+        self._opened_ahead = False
         self._current = False
         self._failure = None
         self._hung_up = False
         self._server.take_rest()
         self._server_read = 0
         self._server_steps = None
-        self._emit(ev.Connect())
+        self._emit(ev.Connect(anew))
 
     def _go_to(self, terms: ev.Terms) -> None:
         """The login's server is this one. A link to another is dropped, with all that is known of that."""
@@ -142,9 +149,12 @@ class ServerSide(ABC):
         """More than a server may say to one command; a login that it ends may have mail behind it."""
         return self._server_read > MAX_SERVER_REPLY
 
-    def _serve(self) -> Steps[None]:
-        """One connection's life: open it, then authenticate as often as asked."""
-        yield from self._open()
+    def _serve(self, ready: ev.Ready | None) -> Steps[None]:
+        """One connection's life: open it, unless that is done, then authenticate as often as asked."""
+        if ready is None:
+            yield from self._open()
+        else:
+            self._learn(ready.capabilities)
         while True:
             yield from self._until(lambda: self._offer is not None)
             offer, self._offer = self._offer, None

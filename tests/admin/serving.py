@@ -12,7 +12,7 @@ from typing import Any
 from emailproxy.admin.client import Client
 from emailproxy.admin.control import ControlSocket
 from emailproxy.admin.paths import socket_name
-from emailproxy.admin.routes import FromElsewhere
+from emailproxy.admin.routes import FromElsewhere, Routes
 from emailproxy.admin.server import Answering
 from emailproxy.config import ini
 from emailproxy.secret import Secret
@@ -56,7 +56,7 @@ async def serving(site: Site, folder: Path) -> AsyncIterator[Serving]:
     await service.start()
     path = folder / "run" / socket_name(site.state)
     running = Serving(site, service, path)
-    control = ControlSocket(path, Answering(service, running.reload))
+    control = ControlSocket(path, Answering(lambda: Routes(service, running.reload)))
     await control.open()
     try:
         yield running

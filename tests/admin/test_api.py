@@ -150,6 +150,7 @@ async def test_status_tells_what_the_server_does(server: Serving) -> None:
         "server": "localhost:1 (SSL/TLS)",
         "sessions": 0,
         "logged_in": 0,
+        "prewarmed": 0,
         "retired": False,
     }
     accounts = {account["account"]: account for account in facts["accounts"]}

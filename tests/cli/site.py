@@ -207,11 +207,14 @@ def another_user(uid: int, *arguments: str | Path) -> tuple[str, ...]:
     modules = (
         *("service", "cli.main", "cli.serve", "cli.logs", "cli.accounts", "cli.authorize"),
         *("cli.status", "cli.reload", "service.offline", "admin.server", "admin.control", "admin.api"),
-        *("oauth.web", "oauth.generic"),
+        *("admin.routes", "oauth.web", "oauth.callback", "oauth.generic"),
+        *("oauth.advice.mail", "oauth.advice.microsoft", "oauth.advice.providers"),
     )
     program = (
         "import cryptography.hazmat.backends.openssl.backend, encodings.idna, encodings.utf_8_sig, os, sys\n"
-        "import aiohttp, rich.console, rich.table\n"
+        "import cryptography.hazmat.primitives.hpke, cryptography.hazmat.primitives.kdf.argon2\n"
+        "import aiohttp, difflib, email.utils, filelock, jwt, oauthlib.oauth2, platformdirs.unix\n"
+        "import rich.console, rich.table\n"
         "from importlib import import_module\n"
         f"for name in {modules!r}:\n    import_module('emailproxy.' + name)\n"
         "from emailproxy.service import new_event_loop\n"

@@ -38,7 +38,8 @@ async def test_the_service_manager_is_told_when_it_is_ready_and_when_it_stops(si
             writer.close()
             assert await program.stop() == 0
             async with asyncio.timeout(5):
-                assert await loop.sock_recv(notified, 100) == b"STOPPING=1"
+                said = await loop.sock_recv(notified, 100)
+            assert said == b"STOPPING=1\nEXTEND_TIMEOUT_USEC=40000000"  # 30 s for sessions, 10 s for the rest
 
 
 async def test_an_abstract_socket_is_one_too(site: Site) -> None:

@@ -18,6 +18,7 @@ from tests.cli.records import messages
 from tests.cli.site import ADA, PASSWORD, ROBOT, Site
 from tests.e2e.harness.ports import free_ports
 from tests.e2e.harness.proxy import Program, notifications
+from tests.net.stubs import accept_login, upstream_server
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -117,3 +118,41 @@ async def test_a_flood_of_hangups_is_taken_one_by_one_and_ends_with_the_server(s
         assert await proxy.stop() == 0
     assert "Traceback" not in site.log
     assert ADA not in site.log
+
+
+async def large(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A mail server whose message is larger than all buffers on the way."""
+    await accept_login(reader, writer)
+    await reader.readline()
+    writer.write(bytes(32 << 20))
+    await reader.read()
+
+
+@pytest.mark.parametrize("drain_timeout", ["0.2 s", "1 h"], ids=["time is over", "a second signal"])
+async def test_a_stop_waits_for_a_transfer_until(site: Site, drain_timeout: str) -> None:
+    authority = Authority.create(site.folder)
+    async with upstream_server(large, authority.issue("localhost").server_context()) as site.upstream:
+        site.sections["emailproxy"] = {
+            "state_dir": site.state,
+            "log_file": site.log_file,
+            "ca_file": authority.certificate_file,
+            "drain_timeout": drain_timeout,
+        }
+        site.configure()
+        async with site.serving() as proxy:
+            transfer, idle = await logged_in(site.imap), await logged_in(site.imap)
+            transfer[1].write(b"t FETCH\r\n")
+            await transfer[0].readexactly(1_000_000)
+            proxy.process.send_signal(signal.SIGTERM)
+            await proxy.printed(r"INFO sessions end as soon as they are idle, within \S+ s \(drain_timeout\): 2")
+            with pytest.raises(ConnectionRefusedError):
+                await logged_in(site.imap)
+            if drain_timeout == "1 h":
+                assert await idle[0].read() == b""  # two seconds after it logged in
+                await transfer[0].readexactly(1_000_000)
+                proxy.process.send_signal(signal.SIGTERM)
+            assert await proxy.end() == 0
+            for _, writer in (transfer, idle):
+                writer.close()
+    assert re.search(r"WARNING sessions that were not idle yet were cut: [12]\n", site.log)
+    assert messages(site.log)[-1] == "stopped"

@@ -41,6 +41,12 @@ async def test_it_runs_this_emailproxy_with_a_copy_of_the_configuration(tmp_path
     assert list(tmp_path.iterdir()) == []  # it needs no configuration, and starts nothing
 
 
+async def test_a_stop_may_take_as_long_as_the_configuration_says(site: Site) -> None:
+    assert values(await printed(site.folder, "--config", "none.ini"), "TimeoutStopSec") == ["40"]
+    site.sections["emailproxy"] = {"state_dir": site.state, "drain_timeout": "2 min"}
+    assert values(await printed(site.folder, "--config", site.configure()), "TimeoutStopSec") == ["130"]
+
+
 async def test_a_reload_hands_root_s_file_to_the_server(tmp_path: Path) -> None:
     """The server has a copy of the start's, which no signal renews."""
     text = await printed(tmp_path, "--config", "my 100%.ini")

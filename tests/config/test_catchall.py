@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,7 +157,7 @@ def test_where_the_redirect_listener_listens(redirect_uri: str | None, listen: s
         config(text + (f"redirect_listen_address = {listen}\n" if listen else "")), "anna@example.com"
     )
     assert account.listen_address == expected
-    as_written: Account = account.model_copy(update={"redirect_listen_address": listen})
+    as_written: Account = replace(account, redirect_listen_address=listen)
     assert as_written.listen_address == expected
 
 
@@ -172,3 +173,14 @@ def test_a_draft_lists_its_accounts() -> None:
     draft = ini.loads(f"{ACCOUNT}client_secret = CLIENT_SECRET\n", PATH, allow_placeholders=True)
     assert [account.name for account in catchall.accounts(draft)] == ["anna@example.com"]
     assert draft.path == Path(PATH)
+
+
+def test_the_keys_are_those_of_the_accounts() -> None:
+    """Whoever owns them: with or without a section, by an alias, or anybody."""
+    mailboxes = "".join(
+        f"[{name}@example.com]\n{ACCOUNT_KEYS}token_owner = {owner}\n"
+        for name, owner in (("b", "ANNA@example.com"), ("c", "Carl@other.example"), ("d", "*"), ("E", "nickname"))
+    )
+    found = config(f"{SERVER}{ACCOUNT}aliases = Nickname\n{mailboxes}[@]\n{ACCOUNT_KEYS}")
+    assert catchall.keys(found) == {account.key for account in catchall.accounts(found)}
+    assert catchall.keys(found) == {"anna@example.com", "carl@other.example", "d@example.com"}

@@ -58,6 +58,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         ("keep_alive", "7 days", 7 * DAYS),
         ("consent_wait", "1 min", 60),
         ("login_timeout", "2m", 120),
+        ("drain_timeout", "0", 0),
         ("hook_timeout", "5 s", 5),
     ],
 )
@@ -73,6 +74,7 @@ def test_every_length_of_the_settings_takes_units(key: str, text: str, seconds: 
         ("keep_alive", "60 weeks", "at most 31536000"),
         ("hook_timeout", "11 min", "at most 600"),
         ("login_timeout", "0 s", "above 0"),
+        ("drain_timeout", "2 hours", "from 0 to 3600"),
     ],
 )
 def test_a_length_out_of_bounds_is_one_fault(key: str, text: str, words: str) -> None:

@@ -27,7 +27,8 @@ def server(text: str) -> Server:
 def test_every_key_reaches_the_model() -> None:
     found = server(
         f"{SMTP}first_login = Deny\nallow_from = 10.0.0.0/8\nallow_plaintext_from = 10.1.0.0/16\n"
-        "proxy_protocol_from = 10.0.0.2\nmax_connections_per_account = 3\nlocal_address = 10.0.0.1\n"
+        "proxy_protocol_from = 10.0.0.2\nmax_connections_per_account = 3\nprewarm = 2\n"
+        "local_address = 10.0.0.1\n"
         "login_as = Anna@example.com\nlogin_as_password = canary\n"
     )
     assert found.target == MailServer("smtp.example.com", 465)
@@ -36,6 +37,7 @@ def test_every_key_reaches_the_model() -> None:
     assert found.allow_plaintext_from == (ip_network("10.1.0.0/16"),)
     assert found.proxy_protocol_from == (ip_network("10.0.0.2/32"),)
     assert found.max_connections_per_account == 3
+    assert found.prewarm == 2
     assert (found.login_as, found.login_as_password) == ("Anna@example.com", Secret("canary"))
     assert "canary" not in repr(found)
 
@@ -50,6 +52,16 @@ def test_every_setting_reaches_the_model() -> None:
     assert found.upstream_proxy == Secret("socks5h://anna:canary@proxy.example.com:1080")
     assert found.no_proxy == (".example.org", "::1")
     assert "canary" not in repr(found)
+
+
+def test_a_section_that_says_nothing_of_prewarm_has_what_all_have() -> None:
+    servers = f"{SERVER}prewarm = 0\n{SMTP}[POP-1995]\nserver_address = pop.example.com\nserver_port = 995\n"
+    found = config(f"[emailproxy]\nprewarm = 3\n{servers}{ACCOUNT}")
+    assert [server.prewarm for server in found.servers] == [0, 3, 3]
+    assert found.prewarmed == 6
+    assert [server.prewarm for server in config(f"{servers}{ACCOUNT}").servers] == [0, 0, 0]
+    routed = config(f"[emailproxy]\nprewarm = 3\n[IMAP-2993]\n{NAMED}")
+    assert routed.prewarmed == 0
 
 
 NAMED = f"[bob@example.com]\nimap_server = imap.example.com:993\n{ACCOUNT_KEYS}"
@@ -80,6 +92,8 @@ FAULTS = [
         "add [eve@example.com]",
     ),
     # servers that the accounts name
+    (f"{SERVER}prewarm = 101\n", 4, "prewarm", "from 0 to 100"),
+    (f"[IMAP-2993]\nprewarm = 2\n{NAMED}", 2, "prewarm", "remove it: which server a login goes to"),
     (f"[IMAP-2993]\nserver_starttls = True\n{NAMED}", 2, "server_starttls", "imap_server = HOST:PORT/starttls"),
     (f"[IMAP-2993]\nstarttls = True\n{NAMED}", 2, "starttls", "imap_server = HOST:PORT/starttls"),
     ("[SMTP-2465]\n", 1, "server_address", "or smtp_server = HOST:PORT"),

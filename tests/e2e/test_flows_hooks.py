@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import imaplib
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tests.oauth.receiver import Receiver, Told
 
 pytestmark = pytest.mark.system("dovecot")
 
-HOOKS = sorted(name for name in Known.model_fields if name.startswith("on_"))
+HOOKS = sorted(one.name for one in fields(Known) if one.name.startswith("on_"))
 SECRET = "canary of the hook's"
 SEVERAL = 9
 

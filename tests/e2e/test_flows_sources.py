@@ -61,7 +61,7 @@ async def test_a_program_that_fails(tmp_path: Path) -> None:
             told = await ours.refusal()
             assert "[UNAVAILABLE]" in told
             assert f"the token_command of {USER} failed (exit code 3)" in told
-            assert f"the token_command of {USER} says: the vault is locked" in proxy.log
+            await proxy.printed(f"the token_command of {USER} says: the vault is locked")
             vault.write_text(token(ours))
             await ours.log_in()
 

@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from emailproxy.config.model import MailProtocol, Route, Server
 from emailproxy.demo.certificates import Authority
 from emailproxy.errors import LoginRefused, WrongPassword
 from emailproxy.net.activation import Activated
 from emailproxy.net.dial import Dialer
+from emailproxy.net.draining import Patience
 from emailproxy.net.listener import Listener
 from emailproxy.net.shared import SessionLimits, Shared
 from emailproxy.secret import Secret
@@ -22,6 +24,7 @@ from emailproxy.wire.events import Advice, Credential, Login, Visit
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 LIMITS = SessionLimits(max_connections=100, max_connections_per_address=100, login_timeout_s=30.0)
 LOGIN = b"a LOGIN user@example.com secret\r\n"
+AT_ONCE = Patience(quiet_s=0.02, answer_s=0.02)
 GREETING = b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2] ready\r\n"
 
 
@@ -37,6 +40,8 @@ class Tokens:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     asked_one: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
+    warm: Credential | None = None
+    """What logins are given at once; nothing more is to be done after them."""
     routes: dict[str, Route] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -44,6 +49,9 @@ class Tokens:
 
     def route(self, login: Login, visit: Visit) -> Route:
         return self.routes.get(login.user, Route(login.user.casefold()))
+
+    def at_once(self, login: Login, visit: Visit) -> Credential | None:
+        return self.warm
 
     async def token(self, login: Login, visit: Visit, rejected: str | None = None) -> Credential:
         self.asked.append((login.user, rejected))
@@ -55,6 +63,9 @@ class Tokens:
         if login.password != Secret(self.password):
             raise WrongPassword("wrong")
         return Credential(login.user, Secret(f"token-{len(self.asked)}"))
+
+    def is_settled(self, login: Login, visit: Visit) -> bool:
+        return self.warm is not None
 
     async def accepted(self, login: Login, visit: Visit) -> None:
         self.settled.append(login.user)
@@ -96,7 +107,7 @@ class Proxy:
 
 
 @asynccontextmanager
-async def upstream_server(handler: Handler, context: ssl.SSLContext | None) -> AsyncIterator[int]:
+async def upstream_server(handler: Handler, context: ssl.SSLContext | None, port: int = 0) -> AsyncIterator[int]:
     """A server on loopback, over TLS where a context is given; yields its port."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -112,7 +123,7 @@ async def upstream_server(handler: Handler, context: ssl.SSLContext | None) -> A
             tasks.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context, limit=1 << 20)
+    server = await asyncio.start_server(serve, "127.0.0.1", port, ssl=context, limit=1 << 20)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -132,10 +143,10 @@ async def proxy_to(
     host: str = "localhost",
     limits: SessionLimits = LIMITS,
     activated: Activated | None = None,
-    **settings: object,
+    **settings: Any,
 ) -> AsyncIterator[Proxy]:
     """A listening section on loopback. Without a `port` each account has its own server."""
-    values: dict[str, object] = {
+    values: dict[str, Any] = {
         "section": "TEST",
         "protocol": protocol,
         "local_port": 0,
@@ -145,7 +156,7 @@ async def proxy_to(
         "server_starttls": starttls,
         "ca_file": ca_file,
     }
-    server = Server.model_validate(values | settings)
+    server = Server(**(values | settings))
     dialer, tokens = Dialer(), Tokens()
     shared = Shared(dialer, tokens, limits, activated)
     listener = Listener(server, shared)
@@ -155,10 +166,10 @@ async def proxy_to(
     finally:
         try:
             async with asyncio.timeout(1):
-                await listener.close()
+                await listener.close(AT_ONCE)
         except TimeoutError:
             listener.abort()
-            await listener.close()
+            await listener.close(AT_ONCE)
         dialer.close()
 
 

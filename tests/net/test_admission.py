@@ -6,13 +6,14 @@ import asyncio
 import ipaddress
 import socket
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from emailproxy.config.model import FirstLogin, LocalStartTls, MailProtocol, Networks, Server
 from emailproxy.demo.certificates import Authority
 from emailproxy.errors import WrongPassword
-from emailproxy.net.admission import NotAdmitted, plain_address, within
+from emailproxy.net.admission import Doorman, NotAdmitted, Ticket, plain_address, within
 from emailproxy.net.dial import Dialer
 from emailproxy.net.listener import Listener
 from emailproxy.net.section import Section
@@ -99,6 +100,46 @@ async def test_connections_whose_login_is_undecided_are_limited_alone(
     assert "too many connections that have not logged in" in caplog.text
 
 
+@pytest.mark.parametrize("limits", [{"max_unauthenticated": 3}, {"max_connections": 3}], ids=str)
+@on_both_loops
+async def test_who_comes_from_elsewhere_finds_room_among_the_silent(
+    authority: Authority, caplog: pytest.LogCaptureFixture, limits: dict[str, int]
+) -> None:
+    """The oldest silent one of the address with the most goes, and its own newcomers are turned away as ever."""
+    async with proxy_before(accepting, authority, limits=replace(LIMITS, **limits)) as proxy:
+        silent = [await proxy.connect() for _ in range(3)]
+        for reader, _ in silent:
+            await reader.readline()
+        inside = [await proxy.log_in(local_addr=("127.0.0.2", 0))]
+        assert b"BYE" in await silent[0][0].read()
+        reader, writer = await proxy.connect()
+        if "max_connections" in limits:
+            assert (await reader.readline()).startswith(b"* BYE [LIMIT] too many connections")
+        silent[1][1].write(LOGIN)
+        assert (await silent[1][0].readline()).startswith(b"a OK")
+        for _, other in [*inside, *silent, (reader, writer)]:
+            other.close()
+    assert "the oldest of 127.0.0.1 that had not logged in gave way" in caplog.text
+    assert (proxy.shared.doorman.inside, proxy.shared.doorman.undecided) == (0, 0)
+
+
+async def test_nobody_gives_way_whose_login_is_being_decided_nor_for_who_holds_as_many() -> None:
+    doorman = Doorman(replace(LIMITS, max_unauthenticated=4))
+    gone: list[Ticket] = []
+    tickets = {}
+    for name, address in [("first", "A"), ("second", "A"), ("third", "A"), ("b", "B")]:
+        ticket = tickets[name] = doorman.admit(address)
+        ticket.known_as(address)
+        ticket.give_way = partial(gone.append, ticket)
+    tickets["first"].asking = True
+    doorman.admit("B").known_as("B")
+    assert gone == [tickets["second"]]
+    for full in ("A", "B"):
+        with pytest.raises(NotAdmitted, match="have not logged in"):
+            doorman.admit(full)
+    assert (doorman.inside, doorman.undecided) == (4, 4)
+
+
 OFF, OFFERED, REQUIRED = LocalStartTls
 NONE = LocalTls.NONE
 TRUSTED = networks("192.0.2.0/24")
@@ -132,8 +173,12 @@ def test_who_may_do_without_tls(
     expected: LocalTls | None,
 ) -> None:
     settings = files(authority.issue("localhost"), starttls) if secured else {}
-    server = Server.model_validate(
-        {"section": "IMAP-1143", "protocol": "IMAP", "local_port": 1143, "allow_plaintext_from": plaintext, **settings}
+    server = Server(
+        section="IMAP-1143",
+        protocol=MailProtocol.IMAP,
+        local_port=1143,
+        allow_plaintext_from=plaintext,
+        **settings,
     )
     dialer = Dialer()
     section = Section.of(server, Shared(dialer, Tokens()), None)
@@ -169,7 +214,7 @@ async def test_plaintext_from_the_network_needs_a_say(caplog: pytest.LogCaptureF
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         assert (await reader.readline()).startswith(b"* OK")
         writer.close()
-        trusting = proxy.server.model_copy(update={"allow_plaintext_from": networks(f"{outside}/32")})
+        trusting = replace(proxy.server, allow_plaintext_from=networks(f"{outside}/32"))
         proxy.listener.update(trusting)
         reader, writer = await asyncio.open_connection(outside, proxy.port)
         assert (await reader.readline()).startswith(b"* OK")

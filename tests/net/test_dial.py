@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -178,7 +179,7 @@ async def test_a_proxy_that_is_not_there_is_told(scheme: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "socks5h"])
 async def test_a_silent_proxy_is_given_up(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dial, "CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(dial, "CONNECT_TIMEOUT_S", 0.5)
     async with answering(http=False, stays=True) as proxy, dialer(f"{scheme}://127.0.0.1:{proxy}") as ours:
         with pytest.raises(ServerUnavailable, match=r"its proxy \S+ does not answer in time; check upstream_proxy"):
             await ours.connect(*MAIL)
@@ -235,3 +236,53 @@ async def test_through_microsocks() -> None:
         assert await greeting_through(way.url.replace("socks5h", "socks5"), "localhost", port) == GREETING
         with pytest.raises(ServerUnavailable, match="wants user name and password"):
             await greeting_through(f"socks5h://{way.url.partition('@')[2]}", "localhost", port)
+
+
+async def test_a_burst_of_logins_is_one_look_up_until_a_connection_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def look_up(host: str, port: int) -> list[dial.AddrInfoType]:
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(dial, "_look_up", look_up)
+    async with dialer(None) as direct:
+        async with mail_server() as port:
+            for _ in range(3):
+                await talk(await direct.connect("mail.example", port))
+        assert len(asked) == 1
+        for _ in range(2):
+            with pytest.raises(ServerUnavailable, match="refused"):
+                await direct.connect("mail.example", port)
+        assert len(asked) == 2, "an address that does not answer is looked up again"
+        monkeypatch.setattr(dial, "FRESH_S", 0.0)
+        async with mail_server() as other:
+            for _ in range(2):
+                await talk(await direct.connect("mail.example", other))
+        assert len(asked) == 4
+
+
+async def test_a_name_that_nobody_answers_for_holds_up_no_other_name_and_nobody_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered, addresses = threading.Event(), dial._look_up
+
+    def look_up(host: str, port: int) -> list[dial.AddrInfoType]:
+        if host.startswith("dead"):
+            answered.wait()
+        return addresses("127.0.0.1", port)
+
+    monkeypatch.setattr(dial, "_look_up", look_up)
+    monkeypatch.setattr(dial, "CONNECT_TIMEOUT_S", 0.5)
+    async with mail_server() as port, dialer(None) as ours:
+        dead = [asyncio.create_task(ours.connect(f"dead{number}.example", port)) for number in range(8)]
+        try:
+            await asyncio.sleep(0)  # their look-ups come first
+            assert await talk(await ours.connect("alive.example", port)) == GREETING
+            for task in dead:
+                with pytest.raises(ServerUnavailable, match=r"cannot be looked up \(no answer\); check DNS"):
+                    await task
+            with pytest.raises(TimeoutError):
+                ours.resolve("dead0.example", port).send(None)
+        finally:
+            answered.set()

@@ -65,7 +65,7 @@ async def test_all_addresses_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for sock in sockets:
         sock.close()
     with pytest.raises(ServiceError, match=r"local_address no\.such\.name: Name or service not known"):
-        await binding.bind(server.model_copy(update={"local_address": "no.such.name"}))
+        await binding.bind(replace(server, local_address="no.such.name"))
 
 
 async def test_where_one_address_cannot_be_had_nothing_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ async def test_other_settings_drop_nobody(authority: Authority) -> None:
         await waiting_reader.readline()
         other = Tokens(password="other")
         ours = files(authority.issue("localhost", "127.0.0.1"), LocalStartTls.OFF)
-        proxy.listener.update(proxy.server.model_copy(update=ours), other)
+        proxy.listener.update(replace(proxy.server, **ours), other)
         secured_reader, secured = await proxy.connect(ssl=authority.client_context())
         assert (await secured_reader.readline()).startswith(b"* OK")
         secured.write(b"a LOGIN user@example.com other\r\n")
@@ -110,7 +110,7 @@ async def test_settings_that_cannot_be_used_change_nothing(tmp_path: Path) -> No
         before = proxy.listener.section
         for wrong in ("local_certificate", "ca_file"):
             with pytest.raises(ServiceError, match=r"missing\.pem"):
-                proxy.listener.update(proxy.server.model_copy(update={wrong: tmp_path / "missing.pem"}))
+                proxy.listener.update(replace(proxy.server, **{wrong: tmp_path / "missing.pem"}))
         assert proxy.listener.section is before
 
 

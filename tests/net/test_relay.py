@@ -73,7 +73,7 @@ async def test_a_client_that_does_not_read_stops_the_server(authority: Authority
         await stuck.wait()
         assert sent < 32 * MIB  # the kernel's socket buffers, twice, and ours
         session = next(iter(proxy.listener._sessions))
-        wire = session._relay._client  # type: ignore[union-attr]
+        wire = session._relay.wires[0]  # type: ignore[union-attr]
         assert wire.transport.get_write_buffer_size() <= 4 * relay.BUFFER_LIMIT
         writer.transport.abort()
 

@@ -18,7 +18,7 @@ from emailproxy.demo.certificates import Authority
 from emailproxy.errors import ConsentRequired
 from emailproxy.net import session as session_module
 from tests.net.loops import on_both_loops
-from tests.net.stubs import GREETING, LIMITS, LOGIN, accept_login, echo, proxy_before, proxy_to, taken
+from tests.net.stubs import AT_ONCE, GREETING, LIMITS, LOGIN, accept_login, echo, proxy_before, proxy_to, taken
 
 
 @on_both_loops
@@ -263,7 +263,7 @@ async def test_shutting_down_tells_clients_and_ends_relays(authority: Authority)
         reader, writer = await proxy.connect()
         await reader.readline()
         relayed, relayed_writer = await proxy.log_in()
-        closing = asyncio.ensure_future(proxy.listener.close())
+        closing = asyncio.ensure_future(proxy.listener.close(AT_ONCE))
         assert await reader.read() == b"* BYE emailproxy is shutting down; try again later\r\n"
         assert await relayed.read() == b""
         writer.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from emailproxy.config.model import Account, FlowName
@@ -56,7 +58,7 @@ def test_the_code_is_found(text: str) -> None:
     ],
 )
 def test_the_address_is_compared_as_addresses_are(redirect_uri: str, text: str) -> None:
-    account = ACCOUNT.model_copy(update={"redirect_uri": redirect_uri})
+    account = replace(ACCOUNT, redirect_uri=redirect_uri)
     assert read(text.format(STATE), account) == Secret("x")
 
 

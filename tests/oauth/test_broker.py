@@ -88,6 +88,19 @@ async def test_warm_logins_wait_for_no_file_no_derivation_and_cost_little_time(
     assert spent_s < 1.0
 
 
+async def test_only_what_is_unlocked_is_handed_out_at_once(world: World, process: Process) -> None:
+    login, visit = Login(ADA, PASSWORD), visit_of()
+    assert process.broker.at_once(login, visit) is None
+    token = await process.login()
+    credential = process.broker.at_once(login, visit)
+    assert credential is not None
+    assert (credential.user, credential.token.reveal()) == (ADA, token)
+    assert process.broker.is_settled(login, visit)
+    assert process.broker.at_once(Login(ADA, WRONG), visit) is None
+    with pytest.raises(WrongPassword, match="no password"):
+        process.broker.at_once(Login(ADA, Secret("")), visit)
+
+
 async def test_wrong_passwords_are_derived_and_then_throttled(world: World, process: Process) -> None:
     await process.login()
     for number in range(PER_LOGIN.free):

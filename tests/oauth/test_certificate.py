@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +67,13 @@ async def test_every_form_is_taken(tmp_path: Path, pair: Pair, form: str) -> Non
 
 async def test_a_key_that_is_not_encrypted_needs_no_passphrase(tmp_path: Path, pair: Pair) -> None:
     account = laid_out(tmp_path, pair, "PEM")
-    await load(account.model_copy(update={"key_passphrase": Secret("unused")}))
+    await load(replace(account, key_passphrase=Secret("unused")))
 
 
 async def test_the_passphrase_may_come_from_anywhere(tmp_path: Path, pair: Pair) -> None:
     (tmp_path / "passphrase").write_text(PASSPHRASE + "\r\n")
     account = laid_out(tmp_path, pair, "PFX, encrypted")
-    await load(account.model_copy(update={"key_passphrase": FromFile(tmp_path / "passphrase")}))
+    await load(replace(account, key_passphrase=FromFile(tmp_path / "passphrase")))
 
 
 async def test_a_certificate_that_was_renewed_counts_at_once(tmp_path: Path, pair: Pair) -> None:
@@ -97,7 +98,7 @@ async def test_one_that_has_expired_is_used_with_a_warning(tmp_path: Path, caplo
 async def test_a_wrong_passphrase_is_told(
     tmp_path: Path, pair: Pair, form: str, passphrase: Secret | None, said: str
 ) -> None:
-    account = laid_out(tmp_path, pair, form).model_copy(update={"key_passphrase": passphrase})
+    account = replace(laid_out(tmp_path, pair, form), key_passphrase=passphrase)
     with pytest.raises(AccountUnusable, match=said) as caught:
         await load(account)
     assert "ada@example.org" in str(caught.value)

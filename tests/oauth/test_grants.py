@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,7 @@ async def test_every_grant_can_authenticate_by_certificate(
     if name is FlowName.PASSWORD:
         await by_name[name].acquire(account, PASSWORD)
     elif name is FlowName.DEVICE:
-        account = account.model_copy(update={"permission_url": world.provider.device_url})
+        account = replace(account, permission_url=world.provider.device_url)
         await by_name[name].begin(account)  # type: ignore[attr-defined]
     else:
         with pytest.raises(ProviderRefused, match="invalid_grant"):

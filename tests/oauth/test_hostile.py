@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,9 +108,7 @@ async def test_a_dead_provider_holds_up_nobody_at_another(tmp_path: Path, monkey
             client_secret=Secret("canary"),
             scope="https://outlook.office365.com/.default",
         )
-        google = microsoft.model_copy(
-            update={"flow": FlowName.SERVICE_ACCOUNT, "provider": ProviderName.GOOGLE, "client_secret": None}
-        )
+        google = replace(microsoft, flow=FlowName.SERVICE_ACCOUNT, provider=ProviderName.GOOGLE, client_secret=None)
         dead = [asyncio.create_task(flows(microsoft).acquire(microsoft, None)) for _ in range(THREADS + 2)]
         while len(url.heads) < THREADS:
             await asyncio.sleep(0.001)

@@ -190,7 +190,10 @@ async def test_ending_lets_a_renewal_reach_the_disk(world: World, provider: Stea
     assert provider.lost == 0
 
 
-async def test_a_machine_that_wakes_with_many_accounts_is_no_flood(world: World, provider: Steady) -> None:
+async def test_a_machine_that_wakes_with_many_accounts_is_no_flood(
+    world: World, provider: Steady, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "AT_ONCE", 7)  # so that there are many looks
     process = await world.process(keeps=True, listens=False, flow=provider)
     for number in range(30):
         await provider.set_up(world, process, f"user{number}@example.org")

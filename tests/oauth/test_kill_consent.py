@@ -163,7 +163,7 @@ async def found(world: World, process: Process, before: Killed) -> Outcome:
 async def unharmed(world: World, process: Process) -> tuple[Record | None, Pending | None]:
     """Whole files, no lock that is held, and an account that works, if it has tokens."""
     check_files(world.folder)
-    assert not await process.records.is_locked(ADA)
+    assert not (await process.records.survey([ADA]))[0].is_locked
     record, pending = await process.records.load(ADA), await process.pending.by_account(ADA)
     if record is not None:
         assert (record.needs_sign_in, record.last_error) == (False, "")

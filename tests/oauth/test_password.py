@@ -11,6 +11,7 @@ from emailproxy.errors import ProviderRefused, ProviderUnavailable, TokenRefused
 from emailproxy.oauth import keeper, offers
 from emailproxy.oauth.flow import Approval
 from emailproxy.oauth.lifetimes import MARGIN_S
+from emailproxy.oauth.lulls import LULL_S
 from emailproxy.oauth.throttle import PER_LOGIN
 from emailproxy.secret import Secret
 from emailproxy.store.base import Record
@@ -116,6 +117,7 @@ async def test_a_provider_that_is_down_counts_no_password_as_wrong(
         provider.faults = [ProviderUnavailable("busy")]
         with pytest.raises(ProviderUnavailable):
             await process.login()
+        world.turned.turn(LULL_S)
     provider.faults = [ProviderRefused("invalid_client: wrong secret", code="invalid_client")]
     with pytest.raises(ProviderRefused, match="invalid_client"):
         await process.login()

@@ -65,7 +65,9 @@ async def save_with_limit(folder: Path, octets: str) -> None:
 async def as_user(folder: Path, uid: str) -> None:
     """Loads and saves as another user; prints the generation read or the complaint, then the save's."""
     store = IniStore(folder)
-    samples.record(ACCOUNT)  # cryptography imports parts of itself when they are first used
+    samples.record(ACCOUNT)  # what is imported when it is first used
+    async with store.locked(ACCOUNT):
+        pass
     os.setgid(int(uid))
     os.setuid(int(uid))
     print(await _attempt(store, None))

@@ -139,13 +139,15 @@ async def test_a_cancelled_write_is_waited_for() -> None:
 
 async def test_whether_a_lock_is_held_is_seen_without_waiting(store: IniStore, state: Path) -> None:
     other = IniStore(state)
-    assert not await store.is_locked(ADA)
+
+    async def seen(by: IniStore) -> list[bool]:
+        return [one.is_locked for one in await by.survey([ADA, EVE])]
+
+    assert await seen(store) == [False, False]
     assert not state.exists()  # looking makes nothing
     async with other.locked(ADA):
-        assert await store.is_locked(ADA)
-        assert await other.is_locked(ADA)
-        assert not await store.is_locked(EVE)
-    assert not await store.is_locked(ADA)
+        assert await seen(store) == await seen(other) == [True, False]
+    assert await seen(store) == [False, False]
     async with asyncio.timeout(10), other.locked(ADA):
         pass
     other.close()
@@ -155,4 +157,4 @@ async def test_a_lock_file_that_cannot_be_looked_at_is_named(store: IniStore, st
     store.prepare()
     (state / "locks" / f"{ADA}.lock").mkdir(0o700)
     with pytest.raises(StateError, match=re.escape(f"cannot lock {state}/locks/{ADA}.lock: ")):
-        await store.is_locked(ADA)
+        raise (await store.survey([ADA]))[0].error or AssertionError

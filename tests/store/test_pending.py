@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -149,14 +151,49 @@ async def test_they_are_listed_oldest_first(consents: IniPendingStore) -> None:
     assert [one.account[0] for one in await consents.waiting()] == ["4", "3", "2", "1"]
 
 
-async def test_the_oldest_makes_room(consents: IniPendingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_oldest_makes_room(consents: IniPendingStore, monkeypatch: pytest.MonkeyPatch, state: Path) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 3)
-    for age in (5, 9, 7):
-        await consents.put(pending(f"{age}", f"{age}@example.org", created_s=NOW - age))
-    await consents.put(pending("7 again", "7@example.org", created_s=NOW - 6))
-    assert [one.account[0] for one in await consents.waiting()] == ["9", "7", "5"]
-    await consents.put(pending("20", "20@example.org", created_s=NOW - 20))
-    assert [one.account for one in await consents.waiting()] == ["20@example.org", "7@example.org", "5@example.org"]
+
+    async def put(account: str, age_s: int) -> None:
+        one = pending(f"{account} {age_s}", account, created_s=NOW - age_s)
+        await consents.put(one)
+        os.utime(state / "pending" / f"{one.state_hash}.ini", (one.created_s, one.created_s))
+
+    for age_s, account in ((9, "a@x"), (7, "b@x"), (5, "c@x"), (3, "b@x")):
+        await put(account, age_s)
+    assert [one.account for one in await consents.waiting()] == ["a@x", "c@x", "b@x"]
+    await put("d@x", 1)
+    assert [one.account for one in await consents.waiting()] == ["c@x", "b@x", "d@x"]
+    assert await consents.by_account("a@x") is None
+    assert await consents.by_account("b@x") is not None
+
+
+async def test_what_an_earlier_version_left_is_found(consents: IniPendingStore, state: Path) -> None:
+    """Looked through by a reader, and put down once by a server's start or the next sign-in."""
+    ada, eve = pending("ada's"), pending("eve's", "eve@example.org")
+    for one in (ada, eve):
+        await consents.put(one)
+    shutil.rmtree(state / "waiting")
+    assert await consents.by_account(ADA) == ada
+    assert not (state / "waiting").exists()
+    await consents.prepare()
+    (state / "pending" / f"{eve.state_hash}.ini").rename(state / "pending" / "elsewhere")
+    assert await consents.by_account(ADA) == ada
+    assert await consents.by_account("eve@example.org") is None
+    assert await consents.discard(ADA)
+    assert await consents.by_state("ada's") is None
+
+
+async def test_whose_they_were_is_forgotten(
+    consents: IniPendingStore, monkeypatch: pytest.MonkeyPatch, state: Path
+) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 2)
+    for number in range(4):
+        await consents.put(pending(f"{number}", f"{number}@x"))
+        assert await consents.claim(f"{number}")
+    await consents.put(pending("the last", ADA))
+    assert [path.name for path in (state / "waiting").iterdir()] == [f"{ADA}.txt"]
+    assert await consents.by_account(ADA) is not None
 
 
 @pytest.mark.parametrize("bad", [b"", b"[consent]\n", b"\xff\0", None])

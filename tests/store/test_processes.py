@@ -132,7 +132,7 @@ async def test_what_root_writes_stays_the_services(reachable: Path) -> None:
         await store.save(record(ADA))
     await consents.put(pending("state", created_s=4_000_000_000))
     assert owners(state) == {SERVICE}
-    assert len(list(state.rglob("*"))) == 7
+    assert len(list(state.rglob("*"))) == 9
     assert finish(start("as_user", state, SERVICE)) == ["1", "saved"]
     assert await consents.claim("state") is not None
     store.close()

@@ -45,7 +45,7 @@ def credential(token: str = TOKEN, user: str = USER) -> ev.Credential:
 
 class Talk:
     """One client's connection. `answers` come to `NeedToken`, the first to the first; none: the token is awaited.
-    `routes` come before them, one a login.
+    `routes` come before them, one a login. `ready` is what the servers offer whose connections were opened ahead.
 
     With a `server` the dialogue talks to that; without one the dial still succeeds, and `serve` says what it hears.
     """
@@ -60,6 +60,7 @@ class Talk:
         shakes_hands: bool = True,
         terms: ev.Terms | None = None,
         routes: Iterable[ev.Terms] = (),
+        ready: Iterable[ev.Capabilities] = (),
         greet: bool = True,
     ) -> None:
         starttls = server.starttls if server is not None else False
@@ -67,6 +68,7 @@ class Talk:
         self.server = server
         self.answers = deque(answers)
         self.routes = deque(routes)
+        self.ready = deque(ready)
         self.dials = dials
         self.shakes_hands = shakes_hands
         self.effects: list[ev.Effect] = []
@@ -111,6 +113,11 @@ class Talk:
             case ev.ToServer(data):
                 self.sent += data
                 return [] if self.server is None else _heard(self.server.hear(data))
+            case ev.Connect(anew=False) if self.ready:
+                if self.server is not None:
+                    self.server.begin()
+                    self.server.secured = True
+                return [ev.ServerConnected(ev.Ready(self.ready.popleft()))]
             case ev.Connect() if self.dials:
                 greeting = b"" if self.server is None else self.server.greet()
                 return [ev.ServerConnected(), *_heard(greeting)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from emailproxy.errors import (
@@ -292,6 +294,20 @@ def test_octets_behind_the_servers_go_ahead_end_the_connection(protocol: str) ->
         assert talk.said[heard:].startswith(code(protocol, Kind.UNAVAILABLE))
         assert len(talk.sent) == sent
         assert [type(refused.error) for refused in talk.refused] == [ServerUnavailable]
+        assert talk.noted == []
+
+
+def test_the_log_tells_of_octets_behind_a_go_ahead_though_nobody_has_logged_in(protocol: str) -> None:
+    go = {"IMAP": b"EP OK go\r\n", "POP3": b"+OK go\r\n", "SMTP": b"220 go\r\n"}[protocol]
+    talk = Talk(protocol, shakes_hands=False, terms=replace(remembering(protocol, starttls=True), seen=None))
+    talk.serve(GREETING[protocol])
+    if protocol == "SMTP":
+        talk.serve(b"250-x\r\n250 STARTTLS\r\n")
+    talk.serve(go + b"250 X\r\n")
+    assert talk.hung_up
+    assert talk.refused == []
+    [noted] = talk.noted
+    assert "octets behind its STARTTLS reply" in noted
 
 
 def test_a_server_that_refuses_starttls_gets_no_credential(protocol: str) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from urllib.parse import urlsplit
 
 from emailproxy.config.model import Account, ProviderName
-from emailproxy.oauth.advice import mail, microsoft, providers
+from emailproxy.oauth.advice.row import Row
 from emailproxy.wire.events import Advice
 from emailproxy.wire.sasl import failure_text
 
 MAX_TEXT = 8_192  # characters of an error that are looked at: errors are shorter, and hostile ones cost no more
 MAX_CHALLENGES = 4  # base64 pieces in one text that are read
-
-TABLE = (*microsoft.TABLE, *mail.TABLE, *providers.TABLE)
-"""The first row that matches counts: what a provider calls its own before what RFCs call it."""
 
 # RFC 7628 section 3.2.2: a JSON object in base64; ``eyJ`` is how ``{"`` begins
 BASE64_JSON = re.compile(r"\beyJ[A-Za-z0-9+/]{8,4096}={0,2}")
@@ -33,10 +31,21 @@ NOT_THE_PROVIDER = Advice(
 """For HTML, redirects and whatever else is no OAuth 2.0 reply."""
 
 
+@cache
+def table() -> tuple[Row, ...]:
+    """The first row that matches counts: what a provider calls its own before what RFCs call it.
+
+    Made at the first error: a hundred patterns are a tenth of the time that a server takes to start.
+    """
+    from emailproxy.oauth.advice import mail, microsoft, providers
+
+    return (*microsoft.TABLE, *mail.TABLE, *providers.TABLE)
+
+
 def advise(text: str) -> Advice | None:
     """What is known about an error, from its original text; None where nothing is."""
     text = readable(text[:MAX_TEXT])
-    return next((advice for row in TABLE if (advice := row.advice(text)) is not None), None)
+    return next((advice for row in table() if (advice := row.advice(text)) is not None), None)
 
 
 def without_action(text: str) -> str:

@@ -1,0 +1,304 @@
+"""All workers, in the first process: started, started again, told of another configuration, ended, asked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from emailproxy.config.model import SECONDS, Config
+from emailproxy.errors import ServiceError
+from emailproxy.net.activation import Activated
+from emailproxy.net.places import Places
+from emailproxy.oauth.clock import rfc3339
+from emailproxy.service.reloading import Plan, Reloaded, explained, in_force
+from emailproxy.workers.channel import Facts, Gone
+from emailproxy.workers.member import CLOSE_S, Member, Offer
+from emailproxy.workers.merging import merged
+from emailproxy.workers.nursery import Nursery, NurseryGone
+from emailproxy.workers.ports import Ports, Section
+
+FIRST_WAIT_S = 1 * SECONDS  # before a worker that ended is started again; doubled each time
+LONGEST_WAIT_S = 60 * SECONDS  # a worker that has lived so long starts over with the first wait
+
+log = logging.getLogger("emailproxy.workers")
+
+
+class Crew:
+    """Takes the place of a `Service`. `start` it once, `reload` it as often as you like, `stop` it once."""
+
+    def __init__(
+        self,
+        config: Config,
+        nursery: Nursery,
+        activated: Activated,
+        *,
+        written: Callable[[str], None],
+        on_fault: Callable[[ServiceError], None],
+        debug: bool = False,
+    ) -> None:
+        """
+        Args:
+            nursery: forked with this configuration.
+            written: takes what a worker logs.
+            on_fault: hears why workers that end cannot be replaced.
+            debug: whether workers log more.
+        """
+        self._config = config
+        self._text, self._path = b"", Path()
+        """Another configuration than the nursery has."""
+        self._nursery = nursery
+        self._ports = Ports(activated)
+        self._on_fault = on_fault
+        self._debug = debug
+        offer = Offer(nursery, Places(), written, self._ensure)
+        self._members = [Member(number, offer) for number in range(1, config.settings.workers + 1)]
+        self._redirecting: Member | None = None
+        """Who listens for the provider's redirects."""
+        self._keeping: dict[Member, asyncio.Task[None]] = {}
+        self._one_at_a_time = asyncio.Lock()
+        self._stopping = asyncio.Event()
+        self._started_s = self._loaded_s = time.time()
+
+    @property
+    def up(self) -> list[Member]:
+        return [member for member in self._members if member.up]
+
+    # ---- the start
+
+    async def start(self) -> None:
+        """Has all workers listen on every section, or none.
+
+        Raises:
+            ServiceError: they cannot; nothing is left open.
+        """
+        try:
+            async with self._one_at_a_time:
+                self._ports.add(await self._ports.opened(self._config.servers))
+                for notice in self._ports.notices():
+                    log.warning("%s", notice)
+                first, *others = self._members
+                self._redirecting = first
+                await self._begin(first, quiet=False)
+                begun = await asyncio.gather(*map(self._begin, others), return_exceptions=True)
+                for error in filter(None, begun):
+                    raise error
+        except BaseException:
+            await self.stop()
+            raise
+        await self._resume(first)
+
+    async def _begin(self, member: Member, *, quiet: bool = True) -> None:
+        orders = {"number": member.number, "path": str(self._path), "quiet": quiet, "debug": self._debug}
+        await member.begin(self._ports.take(), self._text, **orders)
+        if member not in self._keeping:
+            self._keeping[member] = asyncio.get_running_loop().create_task(self._keep(member))
+
+    async def _keep(self, member: Member) -> None:
+        """Starts it again whenever it ends."""
+        wait_s: float = FIRST_WAIT_S
+        try:
+            while True:
+                await member.gone.wait()
+                lived_s, who = time.time() - member.since_s, str(member)
+                how = await member.bury(0)
+                if self._stopping.is_set():
+                    return
+                if lived_s >= LONGEST_WAIT_S:
+                    wait_s = FIRST_WAIT_S
+                log.error("%s ended (%s), and its sessions with it; another one starts in %.0f s", who, how, wait_s)
+                if self._redirecting is member:
+                    await self._resume(next(iter(self.up), None))
+                wait_s = await self._again(member, wait_s)
+        except NurseryGone as error:
+            if not self._stopping.is_set():
+                self._on_fault(error)
+        except Exception:
+            log.exception("replacing worker %d met a fault of emailproxy", member.number)
+            self._on_fault(ServiceError("a worker that ended was not replaced"))
+
+    async def _again(self, member: Member, wait_s: float) -> float:
+        """Starts it after this wait, or after longer ones; returns the next."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), wait_s)
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+            async with self._one_at_a_time:
+                if self._stopping.is_set():
+                    return wait_s
+                try:
+                    await self._begin(member)
+                except NurseryGone:
+                    raise
+                except ServiceError as error:
+                    log.error("worker %d cannot start: %s; tried again in %.0f s", member.number, error, wait_s)
+                    continue
+            if self._redirecting is None:
+                await self._resume(member)
+            return wait_s
+
+    # ---- the provider's redirects
+
+    async def _resume(self, member: Member | None) -> None:
+        """From now on this one listens for them, at once where consents wait."""
+        self._redirecting = member
+        if member is not None:
+            with suppress(Gone):  # the next one will
+                await member.ask("resume")
+
+    async def _ensure(self, account: str) -> None:
+        if self._redirecting is not None:
+            await self._redirecting.ask("ensure", account=account)
+
+    # ---- another configuration
+
+    async def reload(self, config: Config, text: bytes, path: Path) -> Reloaded:
+        """Puts another configuration in force, which is this text's: in all workers, or in none.
+
+        Raises:
+            ServiceError: a section cannot be opened, a file of its cannot be used, or the server is about to end;
+                nothing has changed.
+        """
+        async with self._one_at_a_time:
+            if self._stopping.is_set():
+                raise ServiceError("the server is stopping")
+            plan = Plan.of(self._config, config)
+            try:
+                opened = await self._ports.opened(plan.opened)
+            except ServiceError as error:
+                raise explained(error, plan, self._ports.addresses) from None
+            try:
+                others = await self._first_reloaded(opened, text, path)
+            except BaseException:
+                self._ports.drop(opened)
+                raise
+            self._config, self._text, self._path = in_force(self._config, config), text, path
+            self._loaded_s = time.time()
+            await asyncio.gather(*(self._reloaded_too(member, opened) for member in others))
+            self._ports.add(opened, plan.ended)
+            return plan.outcome
+
+    async def _first_reloaded(self, opened: dict[str, Section], text: bytes, path: Path) -> list[Member]:
+        """Tries it with one worker; returns the others."""
+        others = self.up
+        while others:
+            first = others.pop(0)
+            try:
+                await self._reload_one(first, opened, text, path, quiet=False)
+                break
+            except Gone:
+                continue
+        return others
+
+    async def _reload_one(
+        self, member: Member, opened: dict[str, Section], text: bytes, path: Path, *, quiet: bool
+    ) -> None:
+        for section, sockets in self._ports.take(opened):
+            member.tell("sockets", section=section, sockets=sockets)
+        await member.ask("reload", text, path=str(path), quiet=quiet)
+
+    async def _reloaded_too(self, member: Member, opened: dict[str, Section]) -> None:
+        """Where another one took the configuration already: who does not is replaced by one that does."""
+        try:
+            await self._reload_one(member, opened, self._text, self._path, quiet=True)
+        except Gone:
+            pass  # its successor has it from the start
+        except ServiceError as error:  # a file has changed in this very moment, or there are no descriptors
+            log.error("%s ends, as it cannot take the configuration that others have taken: %s", member, error)
+            member.tell("stop")
+
+    # ---- what they do
+
+    async def status(self) -> Facts:
+        """What `emailproxy status` shows.
+
+        Raises:
+            ServiceError: there is no worker at the moment.
+        """
+        (_, status), counts = await asyncio.gather(self.ask_one("status"), self.ask_all("counts"))
+        now_s = time.time()
+        return merged(status, [own for _, own in counts]) | {
+            "pid": os.getpid(),
+            "started": rfc3339(self._started_s),
+            "uptime_s": int(now_s - self._started_s),
+            "config": {"path": str(self._config.path.absolute()), "loaded": rfc3339(self._loaded_s)},
+            "workers": [
+                {
+                    "worker": member.number,
+                    "pid": member.pid,
+                    "started": rfc3339(member.since_s),
+                    "uptime_s": int(now_s - member.since_s),
+                    "sessions": sum(line["sessions"] for line in own["listeners"]),
+                }
+                for member, own in counts
+            ],
+        }
+
+    async def ask_one(self, what: str, octets: bytes = b"", **facts: object) -> tuple[Member, Facts]:
+        """Any worker's answer.
+
+        Raises:
+            ServiceError: its refusal, or there is no worker at the moment; Gone where it has ended meanwhile.
+        """
+        member = next(iter(self.up), None)
+        if member is None:
+            raise ServiceError("no worker runs at the moment; see the log, and try again")
+        return member, await member.ask(what, octets, **facts)
+
+    async def ask_all(self, what: str, octets: bytes = b"", **facts: object) -> list[tuple[Member, Facts]]:
+        """All workers' answers, those left out that have ended meanwhile.
+
+        Raises:
+            ServiceError: a refusal.
+        """
+        members = self.up
+        answers = await asyncio.gather(
+            *(member.ask(what, octets, **facts) for member in members), return_exceptions=True
+        )
+        found = []
+        for member, answer in zip(members, answers, strict=True):
+            if isinstance(answer, BaseException):
+                if not isinstance(answer, Gone):
+                    raise answer
+            else:
+                found.append((member, answer))
+        return found
+
+    def set_debug(self, debug: bool) -> None:
+        """Whether workers log more."""
+        self._debug = debug
+        for member in self._members:
+            member.tell("debug", debug=debug)
+
+    # ---- the end
+
+    @property
+    def drain_timeout_s(self) -> float:
+        """How long `stop` waits at most for what is under way."""
+        return self._config.settings.drain_timeout
+
+    async def stop(self) -> None:
+        """Has all workers end as a `Service` does, and kills those that do not."""
+        async with self._one_at_a_time:
+            self._stopping.set()
+        await asyncio.gather(*(self._stop(member) for member in self._members if member.pid))
+        await asyncio.gather(*self._keeping.values())
+        self._ports.close()
+        self._nursery.close()
+
+    async def _stop(self, member: Member) -> None:
+        member.tell("stop")
+        try:
+            await asyncio.wait_for(member.gone.wait(), self.drain_timeout_s + CLOSE_S)
+        except TimeoutError:
+            log.error("%s did not end in time, and was killed", member)
+            member.kill()
+
+    def hurry(self) -> None:
+        """`stop` waits no longer: what is left is cut."""
+        for member in self._members:
+            member.tell("hurry")
