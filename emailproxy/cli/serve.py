@@ -198,6 +198,8 @@ class Running(ABC):
         """
 
     async def _start(self) -> None:
+        from emailproxy.service import settled
+
         await self._server.start()
         log.info("emailproxy %s runs with %s", __version__, self._config.path)
         for notice in self._config.notices:
@@ -209,6 +211,7 @@ class Running(ABC):
         )
         notify("READY=1")
         log.info("ready")
+        settled()
 
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()

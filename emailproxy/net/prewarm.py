@@ -29,6 +29,7 @@ PROVEN_S = EARLIEST * SHORTEST_S
 LESSON = 0.8  # of the age at which a server closed one: the next ones are renewed then
 FORGIVEN = 1.02  # by which that time grows with each connection that lived to see its end: restarts close some, too
 QUIET_S = 3600.0  # nobody has come for so long: the server is left in peace until somebody does
+REPLACE_S = 0.05  # after a login has taken one: on a small machine a handshake beside it would be in its way
 AT_ONCE = 10  # dials of one section
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 300.0
 
@@ -77,6 +78,8 @@ class Prewarmed:
         self._timer: asyncio.TimerHandle | None = None
         self._last_visit_s = 0.0
         self._started = False
+        self._soon = False
+        """Whether what a login took is about to be replaced."""
 
     @property
     def ready(self) -> int:
@@ -108,9 +111,11 @@ class Prewarmed:
         if not self._started:
             return None
         self._last_visit_s = _now_s()
-        ahead = self._next()
-        self._review()
-        return ahead
+        if not self._soon:
+            self._soon = True
+            self._cancel_timer()
+            self._timer = asyncio.get_running_loop().call_later(REPLACE_S, self._review)
+        return self._next()
 
     def _next(self) -> Ahead | None:
         """The oldest that can still be trusted."""
@@ -134,6 +139,7 @@ class Prewarmed:
 
     def _review(self) -> None:
         """Opens what is missing or will soon be too old, and comes back when there is a reason to."""
+        self._soon = False
         self._cancel_timer()
         if not self._started:
             return

@@ -1,9 +1,12 @@
-"""The event loop that a server runs on."""
+"""The event loop that a server runs on, and what goes with it."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
+
+NEW_OBJECTS = 10_000  # between two looks of the garbage collector: sessions leave it next to nothing
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -17,3 +20,9 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
         return asyncio.new_event_loop()
     loop: asyncio.AbstractEventLoop = fast.new_event_loop()
     return loop
+
+
+def settled() -> None:
+    """The server is up: what there is by now stays, and the garbage collector need not look at it again."""
+    gc.freeze()
+    gc.set_threshold(NEW_OBJECTS, *gc.get_threshold()[1:])

@@ -17,7 +17,7 @@ from emailproxy.config.model import Account, Config
 from emailproxy.errors import ServiceError, StateError, TooManySessions
 from emailproxy.net.activation import Handed
 from emailproxy.net.places import Place, Places
-from emailproxy.service import Service, new_event_loop
+from emailproxy.service import Service, new_event_loop, settled
 from emailproxy.service.among import Among
 from emailproxy.service.reloading import in_force
 from emailproxy.workers.channel import Channel, Facts, Message
@@ -169,6 +169,7 @@ class Worker:
         service = self._service = Service(config, self._among)
         try:
             await service.start()
+            settled()
         except BaseException:
             self._service = None
             self._over.set()
