@@ -137,6 +137,32 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         return READ_INTO
 
     def buffer_updated(self, nbytes: int) -> None:
+        if nbytes > RECORD or self._paused or self._closing or not self._up or self._shaking is not None:
+            self._take(nbytes)
+        elif self._take_one(nbytes):
+            self._in_a_row += nbytes
+            if self._in_a_row > BULK:
+                self._go_on_with_transfer(nbytes)
+
+    def _take_one(self, nbytes: int) -> bool:
+        """One record, most likely: a command, or a reply. Returns whether that is all there was."""
+        self._incoming.write(HAVE_READ[:nbytes])
+        try:
+            data = self._tls.read(RECORD)
+        except ssl.SSLError as error:
+            self._stop_decrypting(error)
+        else:
+            if data:
+                self._above.data_received(data)
+                if not (self._incoming.pending or self._outgoing.pending):
+                    return True
+            else:
+                self._peer_ended = True
+        if not self._paused:
+            self._take_up([])
+        return False
+
+    def _take(self, nbytes: int) -> None:
         if self._closing and not self._up:
             return
         plain: list[bytes] = []
@@ -183,14 +209,19 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
                 if not data:
                     raise ssl.SSLZeroReturnError
                 plain.append(data)
-        except ssl.SSLWantReadError:  # of the next record, only a part has come
-            pass
-        except ssl.SSLZeroReturnError:
-            self._peer_ended = True
         except ssl.SSLError as error:
-            self._fail(error)
+            self._stop_decrypting(error)
         if self._outgoing.pending:  # an answer of TLS itself (RFC 8446 section 4.6.3)
             self._flush()
+
+    def _stop_decrypting(self, reason: ssl.SSLError) -> None:
+        match reason:
+            case ssl.SSLWantReadError():
+                pass  # of the next record, only a part has come
+            case ssl.SSLZeroReturnError():
+                self._peer_ended = True
+            case _:
+                self._fail(reason)
 
     def eof_received(self) -> bool:
         """The peer cut the stream; without its close_notify this is no end that the protocol above hears of first."""
@@ -248,7 +279,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._below.resume_reading()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if not data or self.is_closing():
+        if not data or self._closing or self._below.is_closing():
             return
         self._in_a_row = 0
         try:
