@@ -23,7 +23,7 @@ def facts() -> dict[str, str | int | float]:
     found: dict[str, str | int | float] = {
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),
-        "kernel": f"{platform.system()} {platform.release()}",
+        "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         "openssl": ssl.OPENSSL_VERSION,
         "open files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
