@@ -378,6 +378,7 @@ class Session:
         if self._server is not None:
             self._server.detach()
         self._dial = self._deadline = None
+        self._dialogue.close()
         del self._dialogue
 
     # ---- the log

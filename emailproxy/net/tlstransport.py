@@ -17,6 +17,7 @@ RECORD = 16 * 1024  # RFC 8446 section 5.1: the most octets in a record; what Op
 CERTAINLY_WHOLE = RECORD + 512  # what waits beyond so many octets begins with a whole record, whatever the cipher
 BULK = 64 * 1024  # octets from the peer in a row: by then it is a transfer
 VAIN = 1024 * 1024  # octets without another try, where it brought nothing to let them gather
+MOST_UNANSWERED = 1024 * 1024  # octets unsent: more than any relay lets wait, so the peer asks TLS and never listens
 GATHER_S = 0.001
 READ_INTO = bytearray(READ)
 """Of all connections: the event loop fills it and calls `buffer_updated` at once, which leaves nothing in it."""
@@ -190,12 +191,12 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._in_a_row = BULK if nbytes >= RECORD else -VAIN
 
     def _go_on_reading(self) -> None:
-        if not self._paused and not self.is_closing():
+        if not self._paused and not self._below.is_closing():
             self._below.resume_reading()
 
     def _take_up(self, plain: list[bytes]) -> None:
         self._decrypt(plain, 0)
-        if plain and not self._closing:
+        if plain:
             self._above.data_received(plain[0] if len(plain) == 1 else b"".join(plain))
         if self._peer_ended:
             self._end_with_peer()
@@ -208,11 +209,14 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
                 data = tls.read(min(waiting, RECORD))
                 if not data:
                     raise ssl.SSLZeroReturnError
-                plain.append(data)
+                if not self._closing:
+                    plain.append(data)
         except ssl.SSLError as error:
             self._stop_decrypting(error)
         if self._outgoing.pending:  # an answer of TLS itself (RFC 8446 section 4.6.3)
             self._flush()
+            if self._below.get_write_buffer_size() > MOST_UNANSWERED:
+                self._fail(ConnectionAbortedError("the peer asks for new keys, and takes no answer"))
 
     def _stop_decrypting(self, reason: ssl.SSLError) -> None:
         match reason:
@@ -240,12 +244,11 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._shaking.set_exception(exc if isinstance(exc, OSError) else ConnectionResetError())
 
     def pause_writing(self) -> None:
-        if self._up:
-            self._above.pause_writing()
+        self._above.pause_writing()
 
     def resume_writing(self) -> None:
-        if self._up:
-            self._above.resume_writing()
+        """During the handshake, too: the pause may be older than it."""
+        self._above.resume_writing()
 
     # ---- for the protocol above
 
@@ -313,7 +316,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         stream below right away would be allowed, but there are peers that lose what they have not read by then."""
         if not self._closing:
             self._say_goodbye()
-            self.resume_reading()
+            self._paused = False
+            asyncio.get_running_loop().call_soon(self._resume)
 
     def abort(self) -> None:
         self._closing = True
@@ -331,6 +335,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def _say_goodbye(self) -> None:
         self._closing = True
+        self._decrypt([], 0)  # for OpenSSL, octets that it finds behind our close_notify are an error that ends all
         with suppress(ssl.SSLError):  # the peer's is missing: that is not waited for
             self._tls.unwrap()
         self._flush()

@@ -136,6 +136,7 @@ class TokenBroker:
         self._flows.login_passwords = settings.login_password_is_client_secret
         self._holdings.renew_before(settings.refresh_margin_s)
         self._keeper.configure(keep_alive_s=settings.keep_alive_s)
+        self._wallet.lulls.forget()
 
     def start(self) -> None:
         """Renews the tokens of unlocked accounts ahead of their end from now on; for a server, once."""
@@ -332,6 +333,7 @@ class TokenBroker:
 
     def forget(self, key: str) -> None:
         """Drops the account's key and tokens: its state was removed. The next login starts from its file."""
+        self._wallet.lulls.forget(key)
         held = self._holdings.get(key)
         if held is not None:
             self._holdings.forget(held.account)

@@ -30,6 +30,8 @@ class Lulls:
     def __init__(self, monotonic_s: Callable[[], float]) -> None:
         self._now_s = monotonic_s
         self._lulls: OrderedDict[str, Lull] = OrderedDict()
+        self._changes = 0
+        """How often somebody has changed what the provider is asked with."""
 
     @contextmanager
     def asking(self, account: Account) -> Iterator[None]:
@@ -43,15 +45,25 @@ class Lulls:
             yield
             return
         self._check(account.key)
-        begun_s = self._now_s()
+        begun_s, changes = self._now_s(), self._changes
         try:
             yield
         except Refrain:  # nothing was sent now, either
             raise
         except ProviderUnavailable as error:
-            if error.retry_after_s is None:  # else the breaker sees to it that the provider has its time
+            # What was asked before a change says nothing of what comes after it; where the provider says when to come
+            # again, the breaker sees to it.
+            if error.retry_after_s is None and changes == self._changes:
                 self._remember(account.key, Lull(begun_s + LULL_S, str(error)))
             raise
+
+    def forget(self, account: str | None = None) -> None:
+        """Somebody has changed this account's settings or state, or any's: whether it helps is to be seen at once."""
+        self._changes += 1
+        if account is None:
+            self._lulls.clear()
+        else:
+            self._lulls.pop(account, None)
 
     def _remember(self, account: str, lull: Lull) -> None:
         self._lulls[account] = lull

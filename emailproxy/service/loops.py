@@ -6,8 +6,6 @@ import asyncio
 import gc
 import sys
 
-NEW_OBJECTS = 10_000  # between two looks of the garbage collector: sessions leave it next to nothing
-
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
     """uvloop's on Unix, winloop's on Windows, asyncio's own where neither installs."""
@@ -25,4 +23,3 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 def settled() -> None:
     """The server is up: what there is by now stays, and the garbage collector need not look at it again."""
     gc.freeze()
-    gc.set_threshold(NEW_OBJECTS, *gc.get_threshold()[1:])

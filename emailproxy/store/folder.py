@@ -40,6 +40,8 @@ class StateFolder:
         for part in (self.accounts, self.locks, self.pending):
             self.make(part)
             files.sweep(part, now_s)
+        if self.has(self.waiting):
+            files.sweep(self.waiting, now_s)
 
     def make(self, part: Path) -> None:
         """Makes one of its folders, for a write."""

@@ -105,6 +105,12 @@ class Dialogue(ServerSide):
         effects, self._effects = self._effects, []
         return effects
 
+    def close(self) -> None:
+        """Ends its two halves, which refer to it: so it is freed at once, and not by the garbage collector."""
+        self._client_steps.close()
+        if self._server_steps is not None:
+            self._server_steps.close()
+
     def _take(self, event: ev.Event) -> None:
         match event:
             case ev.ClientConnected():
@@ -308,7 +314,7 @@ class Dialogue(ServerSide):
         try:
             yield from self._try_to_log_in(login, on_behalf_of)
         except LoginRefused as error:
-            self._refuse(error)
+            self._refuse(error.with_traceback(None))  # it would keep this frame, and so the dialogue
             if self.too_many_ends and error.kind is Kind.TOO_MANY:
                 self._hang_up(str(error))
         self._login = None

@@ -322,3 +322,6 @@ class LoginDialogue(Protocol):
     @property
     def backlog(self) -> int:
         """Octets of the client that wait for the login to be decided."""
+
+    def close(self) -> None:
+        """It is asked nothing any more."""

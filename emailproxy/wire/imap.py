@@ -110,15 +110,6 @@ class ImapDialogue(ImapServer, Dialogue):
     def __init__(self, terms: ev.Terms) -> None:
         super().__init__(terms)
         self._tag = b"*"
-        self._commands: dict[bytes, Callable[[bytes, Command], Steps[None]]] = {
-            b"CAPABILITY": self._capability,
-            b"NOOP": self._noop,
-            b"ID": self._id,
-            b"LOGOUT": self._logout,
-            b"LOGIN": self._login_command,
-            b"AUTHENTICATE": self._authenticate_command,
-            b"STARTTLS": self._starttls,
-        }
 
     # ---- the client
 
@@ -205,10 +196,10 @@ class ImapDialogue(ImapServer, Dialogue):
         if name in AFTER_LOGIN:
             self._say(self._tag + b" BAD log in first\r\n")
             return
-        perform = self._commands.get(name)
+        perform = COMMANDS.get(name)
         if perform is None:
             raise BadCommand("log in first")
-        yield from perform(rest, command)
+        yield from perform(self, rest, command)
 
     def _ok(self, text: bytes) -> None:
         self._say(self._tag + b" OK " + text + b"\r\n")
@@ -266,3 +257,15 @@ class ImapDialogue(ImapServer, Dialogue):
         except sasl.BadResponse as error:
             raise BadCommand(str(error)) from error
         yield from self._log_in(login)
+
+
+COMMANDS: dict[bytes, Callable[[ImapDialogue, bytes, Command], Steps[None]]] = {
+    b"CAPABILITY": ImapDialogue._capability,
+    b"NOOP": ImapDialogue._noop,
+    b"ID": ImapDialogue._id,
+    b"LOGOUT": ImapDialogue._logout,
+    b"LOGIN": ImapDialogue._login_command,
+    b"AUTHENTICATE": ImapDialogue._authenticate_command,
+    b"STARTTLS": ImapDialogue._starttls,
+}
+"""What is done about a command before the login."""

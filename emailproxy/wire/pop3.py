@@ -55,15 +55,6 @@ class Pop3Dialogue(Pop3Server, Dialogue):
     def __init__(self, terms: ev.Terms) -> None:
         super().__init__(terms)
         self._user: bytes | None = None
-        self._commands: dict[bytes, Callable[[bytes], Steps[None]]] = {
-            b"CAPA": self._capa,
-            b"USER": self._user_command,
-            b"PASS": self._pass_command,
-            b"AUTH": self._auth_command,
-            b"STLS": self._stls,
-            b"NOOP": self._noop,
-            b"QUIT": self._quit,
-        }
 
     # ---- the client
 
@@ -89,12 +80,12 @@ class Pop3Dialogue(Pop3Server, Dialogue):
             if name.upper() in AFTER_LOGIN:
                 self._say(LOGIN_FIRST)
                 continue
-            perform = self._commands.get(name.upper())
+            perform = COMMANDS.get(name.upper())
             if perform is None:
                 self._bad_command(LOGIN_FIRST)
                 continue
             try:
-                yield from perform(rest)
+                yield from perform(self, rest)
             except sasl.BadResponse as error:
                 self._bad_command(fit(b"-ERR ", str(error)))
             except LoginRefused as error:
@@ -153,3 +144,15 @@ class Pop3Dialogue(Pop3Server, Dialogue):
         self._say(b"+OK bye\r\n")
         self._hang_up("the client quit")
         yield
+
+
+COMMANDS: dict[bytes, Callable[[Pop3Dialogue, bytes], Steps[None]]] = {
+    b"CAPA": Pop3Dialogue._capa,
+    b"USER": Pop3Dialogue._user_command,
+    b"PASS": Pop3Dialogue._pass_command,
+    b"AUTH": Pop3Dialogue._auth_command,
+    b"STLS": Pop3Dialogue._stls,
+    b"NOOP": Pop3Dialogue._noop,
+    b"QUIT": Pop3Dialogue._quit,
+}
+"""What is done about a command before the login."""

@@ -71,21 +71,6 @@ class SmtpDialogue(SmtpServer, Dialogue):
         self._login_as = terms.login_as
         self._line = b""
         self._sending = False
-        self._commands: dict[bytes, Callable[[bytes], Steps[None]]] = {
-            b"EHLO": self._ehlo,
-            b"HELO": self._helo,
-            b"AUTH": self._auth_command,
-            b"STARTTLS": self._starttls,
-            b"NOOP": self._simply(b"250 2.0.0 OK\r\n"),
-            b"RSET": self._simply(b"250 2.0.0 OK\r\n"),
-            b"VRFY": self._simply(b"252 2.5.0 Cannot verify before login\r\n"),
-            b"HELP": self._simply(b"214 2.0.0 Log in with AUTH PLAIN or AUTH LOGIN\r\n"),
-            b"MAIL": self._mail,
-            b"RCPT": self._too_early,
-            b"DATA": self._too_early,
-            b"BDAT": self._bdat,
-            b"QUIT": self._quit,
-        }
 
     # ---- the client
 
@@ -122,18 +107,11 @@ class SmtpDialogue(SmtpServer, Dialogue):
             self._say(b"554 5.7.0 This is a mail server, not a web server\r\n")
             self._hang_up("the client speaks HTTP")
             return
-        perform = self._commands.get(name)
+        perform = COMMANDS.get(name)
         if perform is None:
             self._bad_command(b"500 5.5.1 Command not recognized\r\n")
         else:
-            yield from perform(rest)
-
-    def _simply(self, reply: bytes) -> Callable[[bytes], Steps[None]]:
-        def perform(rest: bytes) -> Steps[None]:
-            self._say(reply)
-            yield from ()
-
-        return perform
+            yield from perform(self, rest)
 
     def _ehlo(self, rest: bytes) -> Steps[None]:
         if not rest.strip():
@@ -189,3 +167,29 @@ class SmtpDialogue(SmtpServer, Dialogue):
         self._say(b"221 2.0.0 Bye\r\n")
         self._hang_up("the client quit")
         yield
+
+
+def _simply(reply: bytes) -> Callable[[SmtpDialogue, bytes], Steps[None]]:
+    def perform(dialogue: SmtpDialogue, _rest: bytes) -> Steps[None]:
+        dialogue._say(reply)
+        yield from ()
+
+    return perform
+
+
+COMMANDS: dict[bytes, Callable[[SmtpDialogue, bytes], Steps[None]]] = {
+    b"EHLO": SmtpDialogue._ehlo,
+    b"HELO": SmtpDialogue._helo,
+    b"AUTH": SmtpDialogue._auth_command,
+    b"STARTTLS": SmtpDialogue._starttls,
+    b"NOOP": _simply(b"250 2.0.0 OK\r\n"),
+    b"RSET": _simply(b"250 2.0.0 OK\r\n"),
+    b"VRFY": _simply(b"252 2.5.0 Cannot verify before login\r\n"),
+    b"HELP": _simply(b"214 2.0.0 Log in with AUTH PLAIN or AUTH LOGIN\r\n"),
+    b"MAIL": SmtpDialogue._mail,
+    b"RCPT": SmtpDialogue._too_early,
+    b"DATA": SmtpDialogue._too_early,
+    b"BDAT": SmtpDialogue._bdat,
+    b"QUIT": SmtpDialogue._quit,
+}
+"""What is done about a command before the login."""

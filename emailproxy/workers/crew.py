@@ -24,6 +24,7 @@ from emailproxy.workers.ports import Ports, Section
 
 FIRST_WAIT_S = 1 * SECONDS  # before a worker that ended is started again; doubled each time
 LONGEST_WAIT_S = 60 * SECONDS  # a worker that has lived so long starts over with the first wait
+NO_WORKER = "no worker runs at the moment; see the log, and try again"
 
 log = logging.getLogger("emailproxy.workers")
 
@@ -90,7 +91,8 @@ class Crew:
         except BaseException:
             await self.stop()
             raise
-        await self._resume(first)
+        if self._redirecting is first:  # else it has ended meanwhile, and another one listens
+            await self._resume(first)
 
     async def _begin(self, member: Member, *, quiet: bool = True) -> None:
         orders = {"number": member.number, "path": str(self._path), "quiet": quiet, "debug": self._debug}
@@ -146,9 +148,14 @@ class Crew:
     async def _resume(self, member: Member | None) -> None:
         """From now on this one listens for them, at once where consents wait."""
         self._redirecting = member
-        if member is not None:
-            with suppress(Gone):  # the next one will
-                await member.ask("resume")
+        if member is None:
+            return
+        try:
+            await member.ask("resume")
+        except Gone:
+            pass  # the next one will
+        except ServiceError as error:  # the state folder cannot be used at the moment, and logins say so, too
+            log.warning("%s listens for no sign-in of before: %s", member, error)
 
     async def _ensure(self, account: str) -> None:
         if self._redirecting is not None:
@@ -246,7 +253,7 @@ class Crew:
         """
         member = next(iter(self.up), None)
         if member is None:
-            raise ServiceError("no worker runs at the moment; see the log, and try again")
+            raise ServiceError(NO_WORKER)
         return member, await member.ask(what, octets, **facts)
 
     async def ask_all(self, what: str, octets: bytes = b"", **facts: object) -> list[tuple[Member, Facts]]:

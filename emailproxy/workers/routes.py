@@ -8,7 +8,7 @@ from http import HTTPStatus
 from emailproxy.admin.routes import Answer, Reload, Routes, answered, refusal, reloaded
 from emailproxy.errors import ServiceError
 from emailproxy.workers.channel import Facts
-from emailproxy.workers.crew import Crew
+from emailproxy.workers.crew import NO_WORKER, Crew
 
 
 class CrewRoutes:
@@ -33,6 +33,8 @@ class CrewRoutes:
                     return await self._who_is_unlocked(body, asked)
                 case "POST", "/accounts/forget":
                     answers = await self._crew.ask_all("route", body, **asked)
+                    if not answers:
+                        return refusal(HTTPStatus.CONFLICT, NO_WORKER)
                     refusals = [answer for _, answer in answers if answer["status"] != HTTPStatus.OK]
                     return _answer((refusals or [answer for _, answer in answers])[0])
             return _answer((await self._crew.ask_one("route", body, **asked))[1])

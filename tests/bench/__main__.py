@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,15 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.bench import measures
+from tests.bench.arguments import INTERRUPTED, count, find_servers, json_file
+from tests.bench.results import ORDER, read
 
 if TYPE_CHECKING:
     from tests.bench.candidate import Candidate
     from tests.bench.site import Bench
 
 ROUNDS, SHORT_ROUNDS = 5, 1
-RESULT = Path("build/bench.json")
+RESULT = "build/bench.json"
 PICTURES = (Path("scripts/bench.svg"), Path("scripts/bench.png"))
 MAX_DESCRIPTORS = 65_536
+CANDIDATES = "; ".join(ORDER)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,12 +38,12 @@ def parser() -> argparse.ArgumentParser:
         "A figure that is worse than its target is no failure.",
     )
     made.add_argument("--short", action="store_true", help="one small round of everything, to see that it works")
-    made.add_argument("--rounds", type=int, help=f"default: {ROUNDS}, of the long measures fewer")
+    made.add_argument("--rounds", type=count, metavar="N", help=f"default: {ROUNDS}, of the long measures fewer")
     made.add_argument("--only", metavar="MEASURE,..", type=_names, default=[], help="these measures")
     made.add_argument(
-        "--candidates", metavar="NAME,..", type=_names, default=[], help="these, by a part of their names"
+        "--candidates", metavar="PART,..", type=_names, default=[], help=f"those with this in their names: {CANDIDATES}"
     )
-    made.add_argument("--json", metavar="FILE", type=Path, default=RESULT, help="default: %(default)s")
+    made.add_argument("--json", metavar="FILE", type=json_file, default=RESULT, help="default: %(default)s")
     made.add_argument("--plot", action="store_true", help=f"draws {' and '.join(map(str, PICTURES))}")
     return made
 
@@ -50,16 +52,29 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def named(part: str, name: str) -> bool:
+    """Whether it is one of those that ``--candidates`` asks for with this part."""
+    return part.casefold() in name.casefold()
+
+
 def main() -> int:
-    options = parser().parse_args()
+    try:
+        return _main(parser().parse_args())
+    except KeyboardInterrupt:
+        print("scripts/bench: interrupted; no figures are written", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _main(options: argparse.Namespace) -> int:
     if unknown := set(options.only) - set(measures.names()):
         parser().error(f"no such measure: {', '.join(sorted(unknown))}; there are {', '.join(measures.names())}")
+    if unknown := {part for part in options.candidates if not any(named(part, name) for name in ORDER)}:
+        parser().error(f"no such candidate: {', '.join(sorted(unknown))}; there are {CANDIDATES}")
     from emailproxy.service import new_event_loop
     from tests.bench.processes import allow_descriptors
     from tests.e2e.harness.installed import PROGRAMS_OF_PYPI
 
-    # Debian keeps servers where only root's PATH looks.
-    os.environ["PATH"] = ":".join((str(PROGRAMS_OF_PYPI), os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+    find_servers("scripts/bench", PROGRAMS_OF_PYPI)
     with contextlib.suppress(OSError, ValueError):  # with fewer, the measure of many connections says so
         allow_descriptors(MAX_DESCRIPTORS)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -74,7 +89,6 @@ async def bench(options: argparse.Namespace) -> int:
     from tests.bench import frame, machine, tables
     from tests.bench.candidate import OURS
     from tests.bench.effort import effort_for
-    from tests.bench.results import read
     from tests.bench.site import bench as everything
 
     console, start_s = tables.console(), time.monotonic()
@@ -116,7 +130,7 @@ async def _started(
 
     started, failed = [], set()
     for name, start in STARTS.items():
-        if parts and not any(part.casefold() in name.casefold() for part in parts):
+        if parts and not any(named(part, name) for part in parts):
             continue
         try:
             candidate = await stack.enter_async_context(start(around, around.servers))

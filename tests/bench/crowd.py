@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import resource
 import time
 from dataclasses import dataclass
 
@@ -13,12 +11,11 @@ from tests.bench.candidates import STARTS
 from tests.bench.clients import Holder
 from tests.bench.effort import Effort
 from tests.bench.launch import resident_mib
-from tests.bench.processes import allow_descriptors
+from tests.bench.processes import affordable
 from tests.bench.site import Bench, Servers
 
 MANY, FEW = 10_000, 200
 AT_ONCE = 64
-SPARE_DESCRIPTORS = 600  # of a candidate's own: stunnel keeps 3 of 256 to itself, which is the most
 IDLE_S, SHORT_IDLE_S = 20.0, 0.5
 SETTLE_S = 2.0  # what opening them has left to do is not idleness
 
@@ -42,7 +39,7 @@ async def crowd(bench: Bench, candidate: Candidate, effort: Effort) -> Crowd | N
 
 async def _crowd(bench: Bench, candidate: Candidate, effort: Effort) -> Crowd | None:
     """One more of this candidate, in front of the stub, with as many clients as its descriptors allow."""
-    count = FEW if effort.short else _affordable()
+    count = FEW if effort.short else affordable(MANY)
     servers = Servers(bench.stub.imap, bench.stub.pop, bench.stub.smtp)
     async with STARTS[candidate.name](bench, servers) as running:
         if running is None or running.imap is None or running.tree is None:
@@ -56,16 +53,3 @@ async def _crowd(bench: Bench, candidate: Candidate, effort: Effort) -> Crowd | 
             busy = (tree.cpu_s() - cpu_s) / (time.perf_counter() - start_s)
             alive = await holder.alive()
             return Crowd(100 * alive / count, resident_mib(tree), 100 * busy)
-
-
-@functools.cache
-def _affordable() -> int:
-    """How many there can be: a proxy has two descriptors a connection, and so many are all that this machine gives."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY:
-        return MANY
-    allow_descriptors(hard)
-    affordable = min(MANY, (hard - SPARE_DESCRIPTORS) // 2)
-    if affordable < MANY:
-        print(f"{affordable:,} idle connections, not {MANY:,}: a process may have {hard:,} files open here", flush=True)
-    return affordable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import resource
@@ -12,6 +13,7 @@ from pathlib import Path
 
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 PROC = Path("/proc")
+SPARE_DESCRIPTORS = 600  # of a candidate's own: stunnel keeps 3 of 256 to itself, which is the most
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,20 @@ def allow_descriptors(count: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < count:
         bounded = hard != resource.RLIM_INFINITY and hard < count
         resource.setrlimit(resource.RLIMIT_NOFILE, (count, count if bounded else hard))
+
+
+@functools.cache
+def affordable(connections: int) -> int:
+    """How many of so many there can be, each through a proxy that has two descriptors for it; says so where not all.
+    This process's limit is raised to what is allowed."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        return connections
+    allow_descriptors(hard)
+    found = min(connections, (hard - SPARE_DESCRIPTORS) // 2)
+    if found < connections:
+        print(f"{found:,} connections, not {connections:,}: a process may have {hard:,} files open here", flush=True)
+    return found
 
 
 def _all_stats() -> Iterator[tuple[int, Stat]]:

@@ -88,11 +88,15 @@ class Bench:
         assert candidate.imap is not None
         world.provider.account = candidate.account.user
         login = asyncio.create_task(asyncio.to_thread(log_in_once, candidate))
-        found = await program.printed(r"Please visit the following URL to authenticate account \S+: (\S+)\r?\n")
-        page = await world.visit(found[1])
-        if page.status != 200:
-            raise RuntimeError(f"{candidate.name}: the sign-in failed: {page.text}")
-        await login
+        try:
+            found = await program.printed(r"Please visit the following URL to authenticate account \S+: (\S+)\r?\n")
+            page = await world.visit(found[1])
+            if page.status != 200:
+                raise RuntimeError(f"{candidate.name}: the sign-in failed: {page.text}")
+            await login
+        finally:  # where it is interrupted, nobody waits for the login's refusal
+            login.cancel()
+            await asyncio.gather(login, return_exceptions=True)
 
     async def shared(self, what: str, candidate: Candidate, make: Callable[[], Awaitable[Result]]) -> Result:
         """A round's result that several measures read: made when the first of them asks."""

@@ -52,6 +52,7 @@ async def upstream(certificate: Certificate, *, message_octets: int = MESSAGE_OC
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", __name__, certificate.certificate_file, certificate.key_file, str(message_octets),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2],
+        start_new_session=True,  # a Ctrl-C is for us: it ends with its standard input
     )  # fmt: skip
     assert process.stdin is not None
     assert process.stdout is not None

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.bench.arguments import INTERRUPTED, find_servers, json_file, minutes
+
 if TYPE_CHECKING:  # --help works before anything is installed
     from tests.endure.frame import Result, Scenario
 
@@ -30,16 +32,22 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="say what each scenario does, and do nothing")
     parser.add_argument("--short", action="store_true", help="smaller numbers, in some minutes: what CI runs")
     parser.add_argument(
-        "--minutes", type=float, default=MINUTES, metavar="M", help="how long the soak goes on (default: %(default)g)"
+        "--minutes", type=minutes, default=MINUTES, metavar="M", help="how long the soak goes on (default: %(default)g)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
+    parser.add_argument("--json", type=json_file, metavar="FILE", help="write the figures to this file as well")
     return parser
 
 
 def main() -> int:
     parser = arguments()
-    options = parser.parse_args()
-    os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # where Debian keeps servers
+    try:
+        return _main(parser, parser.parse_args())
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _main(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     from tests.endure import frame
 
     known = frame.load()
@@ -50,6 +58,7 @@ def main() -> int:
     if options.list:
         _list(chosen)
         return 0
+    find_servers(parser.prog)
     results = []
     for one in chosen:
         _tell(f"{one.name}: {one.what}")

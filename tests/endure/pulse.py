@@ -103,6 +103,7 @@ class Pulse:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.endure.heart",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=CHECKOUT,
+            start_new_session=True,  # a Ctrl-C is for us: it ends with its standard input
         )  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None

@@ -14,6 +14,7 @@ from emailproxy.demo.certificates import Authority
 from emailproxy.net.relay import Wire
 from emailproxy.net.session import Session
 from emailproxy.service import new_event_loop
+from emailproxy.wire.dialogue import Dialogue
 from tests.net.stubs import LOGIN, Proxy, proxy_before
 from tests.net.test_places import accepting
 
@@ -27,7 +28,7 @@ def _no_collector() -> Iterator[None]:
 
 
 def held() -> int:
-    return sum(isinstance(thing, (Session, Wire)) for thing in gc.get_objects())
+    return sum(isinstance(thing, (Session, Wire, Dialogue)) for thing in gc.get_objects())
 
 
 async def logs_out(proxy: Proxy) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from emailproxy.demo.certificates import Authority
-from emailproxy.net.tlstransport import RECORD, TlsTransport, start_tls
+from emailproxy.net.tlstransport import MOST_UNANSWERED, RECORD, TlsTransport, start_tls
 
 OCTETS = bytes(range(256)) * 400  # several records
 PATIENCE_S = 20.0
@@ -37,6 +37,9 @@ class Line(asyncio.Transport):
         assert not self._closing
         self.peer._arrived += data
         self.peer._soon()
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.peer._arrived)
 
     def pause_reading(self) -> None:
         self._paused = True
@@ -85,6 +88,7 @@ class Heard(asyncio.Protocol):
         self.data = bytearray()
         self.ended = asyncio.Event()
         self.lost = asyncio.Event()
+        self.may_write = asyncio.Event()
         self._more = asyncio.Condition()
 
     def data_received(self, data: bytes) -> None:
@@ -94,6 +98,9 @@ class Heard(asyncio.Protocol):
     def eof_received(self) -> bool:
         self.ended.set()
         return False
+
+    def resume_writing(self) -> None:
+        self.may_write.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost.set()
@@ -197,6 +204,61 @@ async def test_whoever_closes_is_followed(authority: Authority) -> None:
         assert client.is_closing()
 
 
+async def test_a_close_over_octets_that_were_read_already_is_a_whole_one(authority: Authority) -> None:
+    """They stand where OpenSSL looks for the peer's close_notify."""
+    async with secured(authority, 10**6) as ((client, above), (server, _)):
+        await above.has(b"ready")
+        above.data_received = lambda data: client.pause_reading()  # type: ignore[method-assign]
+        records = [server._records(memoryview(b"one more"))[0] for _ in range(3)]
+        server._below.write(b"".join(records))
+        async with asyncio.timeout(PATIENCE_S):
+            while not client._paused:
+                await asyncio.sleep(0)
+        server.pause_reading()  # so it does not hang up in turn
+        client.close()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not client._below.is_closing(), "what was written would not arrive"
+
+
+async def test_a_close_while_a_transfer_gathers_hears_of_the_peers_end(authority: Authority) -> None:
+    async with secured(authority, 10**6) as ((client, above), (server, _)):
+        await above.has(b"ready")
+        while not client._gathering:
+            server.write(OCTETS[:5000])
+            for _ in range(4):
+                await asyncio.sleep(0)
+        client.close()
+        async with asyncio.timeout(PATIENCE_S):
+            await above.lost.wait()
+
+
+async def test_octets_before_a_record_that_is_not_genuine_are_told(authority: Authority) -> None:
+    async with secured(authority, 10**6) as ((_, above), (server, _)):
+        await above.has(b"ready")
+        forged = b"\x17\x03\x03\x00\x20" + bytes(32)
+        server._below.write(b"".join(server._records(memoryview(OCTETS))) + forged)
+        server._below.write(b"".join(server._records(memoryview(b"behind it"))))
+        await above.lost.wait()
+        assert above.data == b"ready" + OCTETS
+        assert not above.ended.is_set()
+
+
+async def test_a_peer_that_asks_for_new_keys_and_takes_no_answer_is_cut(authority: Authority) -> None:
+    """Python's ssl cannot ask for them, so the answers are put where OpenSSL would."""
+    async with secured(authority, 10**6) as ((client, above), (server, _)):
+        await above.has(b"ready")
+        server.pause_reading()
+        for _ in range(MOST_UNANSWERED // RECORD):
+            client._outgoing.write(bytes(RECORD))
+            server.write(b"!")
+            await above.has(above.data + b"!")
+        assert not client.is_closing()
+        client._outgoing.write(bytes(1))
+        server.write(b"!")
+        await above.lost.wait()
+
+
 async def test_an_end_without_close_notify_is_not_told_as_one(authority: Authority) -> None:
     async with secured(authority, 10**6) as ((client, above), (server, _)):
         await above.has(b"ready")
@@ -224,6 +286,20 @@ async def test_where_there_is_no_tls_the_connection_is_cut(
     assert near.is_closing()
     assert not above.lost.is_set(), "it was not told of the connection, so neither of its end"
     assert not beyond.data
+
+
+async def test_who_waits_to_write_when_the_handshake_begins_hears_that_the_peer_reads(authority: Authority) -> None:
+    near, peer = line(10**6)
+    above = Heard()
+    trust = authority.client_context()
+    peer.pause_reading()
+    asking = start_tls(near, above, trust, server_hostname="localhost", handshake_timeout_s=PATIENCE_S)
+    shaking = asyncio.ensure_future(asking)
+    await asyncio.sleep(0)
+    near._protocol.resume_writing()
+    assert above.may_write.is_set()
+    shaking.cancel()
+    await asyncio.wait([shaking])
 
 
 async def test_a_certificate_of_another_name_is_not_taken(authority: Authority) -> None:

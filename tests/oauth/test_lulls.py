@@ -9,9 +9,10 @@ import pytest
 
 from emailproxy.errors import ProviderUnavailable
 from emailproxy.oauth.attempts import MAX_ATTEMPTS
-from emailproxy.oauth.lulls import LULL_S
+from emailproxy.oauth.broker import BrokerSettings
+from emailproxy.oauth.lulls import LULL_S, Lulls
 from tests.fakes.provider import Fault, Reset, garbage, unavailable
-from tests.oauth.world import ADA, World
+from tests.oauth.world import ADA, World, account_at
 
 EVE = "eve@example.org"
 LIFE_S = 3600
@@ -48,3 +49,33 @@ async def test_many_logins_cost_a_provider_in_trouble_few_requests(
         await process.login(EVE)  # another account of the same client
         world.turned.turn(LULL_S)
         await process.login()
+
+
+async def test_a_changed_configuration_is_tried_at_once(tmp_path: Path) -> None:
+    async with World.at(tmp_path / "state", expires_in=LIFE_S) as world:
+        process = await world.process()
+        account = world.account()
+        await world.signed_in(process)
+        world.turned.turn(LIFE_S)
+        world.account(token_url=f"{account.token_url}/nowhere", permission_url=account.permission_url)
+        with pytest.raises(ProviderUnavailable):
+            await process.login()
+        world.account()
+        with pytest.raises(ProviderUnavailable, match="try again in"):
+            await process.login()
+        process.broker.configure(BrokerSettings())
+        world.provider.verify(await process.login())
+
+
+def test_what_was_asked_before_a_change_keeps_nobody_out_after_it() -> None:
+    lulls, account = Lulls(lambda: 0.0), account_at("http://127.0.0.1/token")
+
+    def ask() -> None:
+        with lulls.asking(account):
+            lulls.forget()
+            raise ProviderUnavailable("no answer")
+
+    with pytest.raises(ProviderUnavailable):
+        ask()
+    with lulls.asking(account):
+        pass

@@ -295,14 +295,15 @@ async def test_a_record_that_could_not_be_read_again_is_not_written(store: IniSt
 def test_old_temporaries_are_cleared_at_start(age_s: int, stays: bool, state: Path) -> None:
     first = IniStore(state)
     first.prepare()
-    left = [state / part / ".0123.tmp" for part in ("accounts", "locks", "pending")]
+    (state / "waiting").mkdir(0o700)
+    left = [state / part / ".0123.tmp" for part in ("accounts", "locks", "pending", "waiting")]
     others = [state / "accounts" / name for name in ("ada.ini", ".hidden", "x.tmp")]
     for path in (*left, *others):
         path.touch(0o600)
     changed = left[0].stat().st_mtime
     second = IniStore(state, now=lambda: changed + age_s)
     second.prepare()
-    assert [path.exists() for path in left] == [stays] * 3
+    assert [path.exists() for path in left] == [stays] * 4
     assert all(path.exists() for path in others)
     first.close()
     second.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -14,6 +16,7 @@ from emailproxy.errors import (
 )
 from emailproxy.wire import events as ev
 from tests.wire.driver import (
+    DIALOGUES,
     LOGIN,
     PROTOCOLS,
     SERVERS,
@@ -187,3 +190,19 @@ def test_events_that_nobody_waits_for_do_nothing(protocol: str) -> None:
     talk.answers.append(credential())
     talk.client(LOGIN[protocol])
     assert logged_in(talk) == TOKEN
+
+
+@pytest.mark.parametrize("dialled", [False, True])
+def test_a_closed_dialogue_is_freed_at_once(protocol: str, dialled: bool) -> None:
+    dialogue = DIALOGUES[protocol](ev.Terms() if dialled else remembering(protocol))
+    dialogue.handle(ev.ClientConnected())
+    if dialled:
+        dialogue.handle(ev.ServerConnected())
+    freed = weakref.ref(dialogue)
+    gc.disable()
+    try:
+        dialogue.close()
+        del dialogue
+        assert freed() is None
+    finally:
+        gc.enable()

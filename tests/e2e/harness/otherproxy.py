@@ -60,9 +60,7 @@ async def running(world: World, config: Path, *arguments: str | Path) -> AsyncIt
         await program.printed("listening for authentication requests", timeout=30)
         yield program
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        await process.wait()
+        await program.close()
         await listening
 
 

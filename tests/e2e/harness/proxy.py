@@ -87,6 +87,15 @@ class Program:
         self.process.send_signal(how)
         return await self.end()
 
+    async def close(self) -> None:
+        """Ends it, if it has not ended by itself: by force, where it does not heed SIGTERM."""
+        if self.process.returncode is None:
+            with contextlib.suppress(TimeoutError, ProcessLookupError):
+                await self.stop()
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+
 
 class Proxy(Program):
     """A running `emailproxy serve`."""
@@ -139,12 +148,7 @@ async def running(
     try:
         yield program
     finally:
-        if process.returncode is None:
-            with contextlib.suppress(TimeoutError):
-                await program.stop()
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        await program.close()
         await listening
 
 

@@ -127,9 +127,13 @@ class World:
         self.provider.account = user
         start = len(proxy.output)
         login = asyncio.create_task(asyncio.to_thread(imap_login, self.local.imap, user, password))
-        page = await self.visit(await proxy.consent_url(user, start=start))
-        assert f"Email OAuth 2.0 authentication succeeded for {user}" in page.text, page
-        await login
+        try:
+            page = await self.visit(await proxy.consent_url(user, start=start))
+            assert f"Email OAuth 2.0 authentication succeeded for {user}" in page.text, page
+            await login
+        finally:  # where it is interrupted, nobody waits for the login's refusal
+            login.cancel()
+            await asyncio.gather(login, return_exceptions=True)
 
 
 def imap_login(port: int, user: str = USER, password: str = PASSWORD) -> list[str]:
