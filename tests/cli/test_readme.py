@@ -14,6 +14,7 @@ import pytest
 from emailproxy.cli.main import COMMANDS, cli
 from emailproxy.config import keys
 from tests.e2e.harness.proxy import CHECKOUT
+from tests.endure.__main__ import arguments as endure
 
 TEXT = (CHECKOUT / "README.md").read_text()
 FENCES = re.compile(r"(?ms)^ *```(\w*)\n(.*?)^ *```$")
@@ -45,6 +46,10 @@ def options(command: click.Command) -> set[str]:
         return {name for option in command.get_params(context) for name in option.opts}
 
 
+def named_in(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text))
+
+
 def every_command(command: click.Command = cli) -> Iterator[click.Command]:
     yield command
     if isinstance(command, click.Group):
@@ -70,8 +75,8 @@ def test_a_command_line_names_a_command_and_its_options(line: str) -> None:
 
 
 def test_every_option_that_it_names_is_some_commands() -> None:
-    known = set().union(*map(options, every_command())) | FOREIGN
-    named = {word for text in INLINE for word in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text)}
+    known = set().union(*map(options, every_command())) | FOREIGN | named_in(endure().format_help())
+    named = {word for text in INLINE for word in named_in(text)}
     assert {"--unlock-file", "--ask", "--password-file", "--consent"} <= named
     assert named <= known, named - known
 
