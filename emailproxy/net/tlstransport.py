@@ -19,6 +19,7 @@ BULK = 64 * 1024  # octets from the peer in a row: by then it is a transfer
 VAIN = 1024 * 1024  # octets without another try, where it brought nothing to let them gather
 MOST_UNANSWERED = 1024 * 1024  # octets unsent: more than any relay lets wait, so the peer asks TLS and never listens
 GATHER_S = 0.001
+FAIR = 256 * 1024  # octets from one peer before others have their turn: libuv would go on for two megabytes
 READ_INTO = bytearray(READ)
 """Of all connections: the event loop fills it and calls `buffer_updated` at once, which leaves nothing in it."""
 HAVE_READ = memoryview(READ_INTO)
@@ -186,6 +187,10 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._gathering = True
             self._below.pause_reading()
             asyncio.get_running_loop().call_later(GATHER_S, self._go_on_reading)
+        elif nbytes == READ and self._in_a_row > BULK + FAIR and not self.is_closing():
+            self._in_a_row = BULK
+            self._below.pause_reading()
+            asyncio.get_running_loop().call_soon(self._go_on_reading)
         elif self._gathering:
             self._gathering = False
             self._in_a_row = BULK if nbytes >= RECORD else -VAIN
