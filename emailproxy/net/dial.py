@@ -152,10 +152,10 @@ class Dialer:
             TimeoutError: the look-up under way has had its time: who comes now need not wait for it, too.
         """
         key = (host, port)
-        found = self._fresh.get(key)
-        if found is not None and time.monotonic() < found.until_s:
+        now_s, found = time.monotonic(), self._fresh.get(key)
+        if found is not None and now_s < found.until_s:
             return found.addresses
-        now_s, lookup = time.monotonic(), self._lookups.get(key)
+        lookup = self._lookups.get(key)
         if lookup is None:
             addresses = asyncio.get_running_loop().run_in_executor(self._pool, _look_up, host, port)
             lookup = self._lookups[key] = LookUp(addresses, now_s)

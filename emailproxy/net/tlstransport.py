@@ -140,8 +140,10 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         if nbytes > RECORD or self._paused or self._closing or not self._up or self._shaking is not None:
-            self._take(nbytes)
-        elif self._take_one(nbytes):
+            goes_on = self._take(nbytes)
+        else:
+            goes_on = self._take_one(nbytes)
+        if goes_on:
             self._in_a_row += nbytes
             if self._in_a_row > BULK:
                 self._go_on_with_transfer(nbytes)
@@ -164,9 +166,10 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._take_up([])
         return False
 
-    def _take(self, nbytes: int) -> None:
+    def _take(self, nbytes: int) -> bool:
+        """Any number of them, at any time. Returns whether they are no handshake's, and nobody has paused."""
         if self._closing and not self._up:
-            return
+            return False
         plain: list[bytes] = []
         for start in range(0, nbytes, RECORD):
             self._incoming.write(HAVE_READ[start : min(start + RECORD, nbytes)])
@@ -174,11 +177,10 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
                 self._go_on_shaking()
             elif self._shaking is None and not self._paused:
                 self._decrypt(plain, CERTAINLY_WHOLE)
-        if self._shaking is None and not self._paused:
-            self._take_up(plain)
-            self._in_a_row += nbytes
-            if self._in_a_row > BULK:
-                self._go_on_with_transfer(nbytes)
+        if self._shaking is not None or self._paused:
+            return False
+        self._take_up(plain)
+        return True
 
     def _go_on_with_transfer(self, nbytes: int) -> None:
         """The peer sends much, and we say nothing. Where it comes in small pieces it is left alone for a moment: what
