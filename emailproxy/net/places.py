@@ -73,13 +73,13 @@ class Places:
         Raises:
             TooManySessions: it was not, within `patience_s` seconds.
         """
-        key = (account, protocol)
-        queue = self._queues.setdefault(key, Queue())
-        if limit is not None and (queue.waiting or queue.standing >= limit):
-            await self._wait(key, queue, limit, patience_s)
-        else:
-            queue.standing += 1
-        return Place(self, key)
+        place = self.take_at_once(account, protocol, limit)
+        if place is None:
+            assert limit is not None
+            key = (account, protocol)
+            await self._wait(key, self._queues[key], limit, patience_s)
+            place = Place(self, key)
+        return place
 
     def take_at_once(self, account: str, protocol: str, limit: int | None) -> Place | None:
         """A place, or None where others wait or all are taken."""
