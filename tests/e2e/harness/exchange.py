@@ -44,6 +44,8 @@ class Exchange:
     """Who may open which other mailboxes: Full Access and Send As."""
     attempts: list[Attempt] = field(default_factory=list)
     submitting: list[str] = field(default_factory=list)
+    turned_away: list[str] = field(default_factory=list)
+    """Whose submission came while as many stood as may."""
     connections: int = 0
     heard: list[str] = field(default_factory=list)
     """Every line of every client."""
@@ -172,6 +174,7 @@ class Smtp(Conversation):
             response = self.line()
         if self.accepts(response):
             if self.server.submissions(self.user) == MOST_SUBMISSIONS:
+                self.server.turned_away.append(self.user)
                 self.say("432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded")
                 return False
             self.server.submitting.append(self.user)
