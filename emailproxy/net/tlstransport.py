@@ -297,7 +297,10 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
                 self._tls.write(data)
                 self._below.write(self._outgoing.read())
             else:
-                self._below.writelines(self._records(memoryview(data)))
+                records = self._records(memoryview(data))
+                last = records.pop()
+                self._below.writelines(records)
+                self._below.write(last)  # CPython's loop, since 3.12, asks for a pause only after this one
         except ssl.SSLError as error:
             self._fail(error)
 
