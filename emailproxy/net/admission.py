@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from emailproxy.net.memory import Room
+from emailproxy.net.trimming import Trimming
 
 if TYPE_CHECKING:
     from emailproxy.config.model import Networks
@@ -110,6 +111,7 @@ class Ticket:
         self._doorman.inside -= 1
         if self._address is not None:
             self._doorman.discount(self._address)
+        self._doorman.trimming.one_left()
 
 
 class Doorman:
@@ -128,6 +130,7 @@ class Doorman:
         self._waiting: dict[str, dict[Ticket, None]] = {}
         """The undecided ones of each address, the oldest first."""
         self._room = Room()
+        self.trimming = Trimming(lambda: self.inside)
         self._complaints = Seldom()
 
     def admit(self, address: str | None = None) -> Ticket:

@@ -6,11 +6,12 @@ import asyncio
 import time
 from contextlib import suppress
 
+from emailproxy.net import trimming
 from tests.bench.processes import affordable
 from tests.endure.crowd import Crowd, addresses, answering, crowd, guests
 from tests.endure.frame import Stage, scenario
 from tests.endure.pulse import Pulse, judge
-from tests.endure.site import ROOM_KIB, site
+from tests.endure.site import ROOM_KIB, Rest, Site, site
 from tests.endure.talk import PROTOCOLS, connect
 from tests.endure.watch import seconds_until
 
@@ -20,6 +21,9 @@ LEAVING_S = 8.0
 """After the deadline: who says nothing and does not leave is given 5 s to take the words in."""
 PER_SILENT_KIB = 16
 """What a connection that has not logged in may cost: its session, its transport, its dialogue."""
+KEPT = 0.4
+"""What may stay of the memory of a crowd that has left, in parts: it is 0.16 of 9,000, and 0.27 of 2,000."""
+SLACK_S = 10.0
 MIB = 1024 * 1024
 PIECE = 64 * 1024
 SLOW = {"IMAP": b"a LOGIN ", "POP": b"USER ", "SMTP": b"EHLO "}
@@ -167,5 +171,16 @@ async def idle(stage: Stage) -> None:
                 await asyncio.sleep(rest_s)
             stage.figure("alive", await answering(inside), exactly=count)
         judge(stage, before, during)
-        # The allocator may keep what they had for those that come next, but not ask for more.
-        await here.judge_rest(rest, grown_kib=grown_kib * 1.05 + ROOM_KIB)
+        # The allocator may keep what they had for those that come next; to leave takes a little more.
+        await here.judge_rest(rest, grown_kib=int(grown_kib * 1.1) + ROOM_KIB)
+        if count >= trimming.CROWD:
+            await _judge_given_back(here, rest, grown_kib)
+
+
+async def _judge_given_back(here: Site, rest: Rest, grown_kib: int) -> None:
+    """A while after, it does not ask for what nobody needs; Python's own allocator gives little back."""
+    within_s, most_kib = trimming.AFTER_S + SLACK_S, grown_kib * KEPT
+    took_s = await seconds_until(lambda: here.watch.rss_kib - rest.rss_kib <= most_kib, within_s)
+    kept = (here.watch.rss_kib - rest.rss_kib) / grown_kib
+    here.stage.figure("of their memory is kept", kept * 100, "%", at_most=KEPT * 100)
+    here.stage.figure("the rest was given back after", took_s, "s", at_most=within_s)
