@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
@@ -31,6 +32,9 @@ COMMANDS = {
 }
 TRACEBACK = "EMAILPROXY_TRACEBACK"
 """The environment variable that shows the whole traceback of an error that no command expects."""
+
+PRINTERS = ("click", "rich")
+"""Packages that write to standard output and standard error, and to nothing else."""
 
 MODULES = {"import": "importing"}  # where the command's own name cannot be a module's
 AS_BEFORE = (
@@ -89,16 +93,18 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except ConfigError as error:
-            _complain(error)
+            complain(error)
             sys.exit(EXIT_CONFIG)
         except EmailProxyError as error:
-            _complain(error)
+            complain(error)
             sys.exit(EXIT_FAILED)
 
 
-def _complain(error: EmailProxyError) -> None:
-    for line in str(error).splitlines():
-        click.echo(f"emailproxy: {line}", err=True)
+def complain(error: EmailProxyError | str) -> None:
+    """Says on standard error what is wrong; where that cannot be written, the exit code says it alone."""
+    with suppress(OSError):
+        for line in str(error).splitlines():
+            click.echo(f"emailproxy: {line}", err=True)
 
 
 FILE = click.Path(dir_okay=False, readable=False, path_type=Path)
@@ -147,6 +153,7 @@ def cli(ctx: click.Context, /, **given: Any) -> None:
 
 
 def main() -> None:
+    _open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal that cannot show a name is no reason to end
             stream.reconfigure(errors="backslashreplace")
@@ -155,8 +162,26 @@ def main() -> None:
     except Exception as error:
         if os.environ.get(TRACEBACK):
             raise
-        click.echo(f"emailproxy: {_unexpected(error)}", err=True)
+        complain(_unexpected(error))
         sys.exit(EXIT_FAILED)
+    finally:
+        _drop_unwritten()
+
+
+def _open_closed() -> None:
+    """Standard streams that the caller has closed become the null device, or the next socket gets their number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lives
+
+
+def _drop_unwritten() -> None:
+    """The interpreter would try again at its end, complain, and exit with a code of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _unexpected(error: Exception) -> str:
@@ -166,5 +191,7 @@ def _unexpected(error: Exception) -> str:
     import traceback
 
     place = traceback.extract_tb(error.__traceback__)[-1]
+    if isinstance(error, OSError) and Path(place.filename).parent.name in PRINTERS:
+        return f"the output cannot be written: {system_words(error)}"
     where = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
     return f"this is a fault of its own: {where}; run it again with {TRACEBACK}=1 in the environment to see all of it"

@@ -19,7 +19,7 @@ import click
 
 from emailproxy import __version__
 from emailproxy.cli import logfile
-from emailproxy.cli.main import EXIT_FAILED
+from emailproxy.cli.main import EXIT_CONFIG, EXIT_FAILED, complain
 from emailproxy.cli.manager import notify, notify_reloading, notify_stopping
 from emailproxy.cli.options import config_option, log_file_option, state_option
 from emailproxy.config import ini
@@ -102,13 +102,19 @@ def run(
 
 
 def _print_unit(config_path: Path | None) -> None:
+    """A unit may be printed before its configuration is written; of one that is wrong the exit code tells."""
     from emailproxy.cli import unit
 
-    click.echo(unit.unit(config_path), nl=False)
+    printed = unit.Unit.of(config_path)
+    click.echo(str(printed), nl=False)
     hidden = unit.hidden()
     if hidden is not None:
         advice = "install emailproxy where every user may read it, for example in /opt/emailproxy"
-        click.echo(f"emailproxy: the service would not see {hidden}; {advice}", err=True)
+        complain(f"the service would not see {hidden}; {advice}")
+    if printed.fault is not None:
+        complain(printed.fault)
+        complain(printed.assumed)
+        sys.exit(0 if printed.is_early else EXIT_CONFIG)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,28 +18,53 @@ from emailproxy.errors import ConfigError
 HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))  # noqa: S108 - compared, not used
 
 
-def unit(config_path: Path | None) -> str:
-    """The unit, for the configuration at this path, or at the system's place."""
-    template = files("emailproxy").joinpath("data/emailproxy.service").read_text("utf-8")
-    command = " ".join(map(quoted, installed()))
-    config = os.path.abspath(config_path or ini.SYSTEM_FILE)
-    words = {
-        "@COMMAND@": command,
-        "@CONFIG_WORD@": quoted(config),
-        "@CONFIG@": config.replace("%", "%%"),
-        "@STOP_S@": f"{drain_timeout_s(Path(config)) + CLOSE_S:.0f}",
-    }
-    for name, text in words.items():
-        template = template.replace(name, text)
-    return template
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The unit, for the configuration at this path."""
 
+    config: Path
+    drain_timeout_s: float = DEFAULT_DRAIN_TIMEOUT_S
+    fault: ConfigError | None = None
+    """Why the configuration says nothing of its own."""
 
-def drain_timeout_s(config: Path) -> float:
-    """What the configuration says, if there is one by now that can be read."""
-    try:
-        return ini.load(config, allow_placeholders=True).settings.drain_timeout
-    except ConfigError:
-        return DEFAULT_DRAIN_TIMEOUT_S
+    @classmethod
+    def of(cls, config_path: Path | None) -> Unit:
+        """For the configuration at this path, or at the system's place."""
+        config = Path(os.path.abspath(config_path or ini.SYSTEM_FILE))
+        try:
+            return cls(config, ini.load(config, allow_placeholders=True).settings.drain_timeout)
+        except ConfigError as error:
+            return cls(config, fault=error)
+
+    @property
+    def stop_s(self) -> float:
+        """How long a stop may take."""
+        return self.drain_timeout_s + CLOSE_S
+
+    @property
+    def is_early(self) -> bool:
+        """Whether the configuration is yet to be written."""
+        return not os.path.lexists(self.config)
+
+    @property
+    def assumed(self) -> str:
+        """What it says for want of a configuration."""
+        return (
+            f"the unit is for the default, drain_timeout = {self.drain_timeout_s:.0f} s "
+            f"(TimeoutStopSec={self.stop_s:.0f}): print it again if {self.config} is to say otherwise"
+        )
+
+    def __str__(self) -> str:
+        template = files("emailproxy").joinpath("data/emailproxy.service").read_text("utf-8")
+        words = {
+            "@COMMAND@": " ".join(map(quoted, installed())),
+            "@CONFIG_WORD@": quoted(str(self.config)),
+            "@CONFIG@": str(self.config).replace("%", "%%"),
+            "@STOP_S@": f"{self.stop_s:.0f}",
+        }
+        for name, text in words.items():
+            template = template.replace(name, text)
+        return template
 
 
 def hidden() -> Path | None:

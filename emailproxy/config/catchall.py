@@ -67,7 +67,7 @@ OAUTH_KEYS = frozenset(account_keys(Path())) - PERSONAL - frozenset(SERVER_KEYS.
 MEANINGFUL_WHEN_EMPTY = frozenset({"login_hint"})
 """Keys whose empty value says something of its own, and does not only unset an inherited one."""
 
-MAX_RESOLVED = 4096  # accounts kept ready; with a catch-all, strangers choose the names
+MAX_RESOLVED = 4096  # login names kept ready, besides one for each section; with a catch-all, strangers choose them
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def resolve(config: Config, user: str) -> Account:
     """
     account = config._resolved.get(user)
     if account is None:
-        if len(config._resolved) >= MAX_RESOLVED:
+        if len(config._resolved) >= MAX_RESOLVED + len(config.sections):
             config._resolved.clear()
         account = config._resolved[user] = _resolve(config, user)
     return account

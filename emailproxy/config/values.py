@@ -29,6 +29,7 @@ UNITS = {
     **dict.fromkeys(("d", "day", "days"), 1 * DAYS),
     **dict.fromkeys(("w", "week", "weeks"), 7 * DAYS),
 }
+EXAMPLES = {"90 s": 90 * SECONDS, "10 min": 10 * MINUTES, "12 h": 12 * HOURS, "20 days": 20 * DAYS}
 BOOLEANS = {
     **dict.fromkeys(("1", "yes", "true", "on"), True),
     **dict.fromkeys(("0", "no", "false", "off"), False),
@@ -68,17 +69,25 @@ def duration(low: float, high: float, *, above_low: bool) -> Callable[[str], flo
     """Reads seconds, or a number with its unit, to seconds; `above_low` says that the lower bound itself is too low."""
     bounds = f"above {low:.0f} and at most {high:.0f}" if above_low else f"from {low:.0f} to {high:.0f}"
 
+    def fits(seconds: float) -> bool:
+        return low <= seconds <= high and not (above_low and seconds == low)
+
     def read(text: str) -> float:
-        match = DURATION.match(text.casefold())
-        if match is None or match["unit"] not in UNITS:
-            what = f"{shown(text)!r} is no length of time"
-            raise Wrong(what, f"write seconds {bounds}, or with a unit, e.g. 90 s, 10 min, 12 h, 20 days")
-        found = float(match["number"]) * UNITS[match["unit"]]
-        if not low <= found <= high or (above_low and found == low):
-            raise Wrong(f"{shown(text)!r} is out of bounds", f"write seconds {bounds}, or with a unit, e.g. 10 min")
-        return found
+        found = _seconds(text)
+        if found is not None and fits(found):
+            return found
+        what = "no length of time" if found is None else "out of bounds"
+        examples = ", ".join(example for example, seconds in EXAMPLES.items() if fits(seconds))
+        raise Wrong(f"{shown(text)!r} is {what}", f"write seconds {bounds}, or with a unit, e.g. {examples}")
 
     return read
+
+
+def _seconds(text: str) -> float | None:
+    match = DURATION.match(text.casefold())
+    if match is None or match["unit"] not in UNITS:
+        return None
+    return float(match["number"]) * UNITS[match["unit"]]
 
 
 port = whole_number(1, MAX_PORT)

@@ -60,6 +60,7 @@ class Ahead:
         target = server.target
         assert target is not None
         self._target = target
+        self._ca_file = server.ca_file
         self._protocol = server.protocol
         self._shared = shared
         self._context = client_context(server.ca_file)
@@ -118,6 +119,11 @@ class Ahead:
     def has_overslept(self, limit_s: float) -> bool:
         """By the clock on the wall, which goes on while a laptop sleeps: the server knows nothing of it any more."""
         return time.time() - self._began_s > limit_s
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether its certificate was verified by what counts now."""
+        return self._context is client_context(self._ca_file)
 
     # ---- for its pipe
 

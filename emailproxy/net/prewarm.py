@@ -122,7 +122,7 @@ class Prewarmed:
         while self._standing:
             ahead = self._standing.popleft()
             ahead.on_end = None
-            if not ahead.has_overslept(2 * RENEW_S):
+            if ahead.is_trusted and not ahead.has_overslept(2 * RENEW_S):
                 return ahead
             ahead.close()
         return None

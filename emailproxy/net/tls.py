@@ -2,35 +2,95 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import time
+from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from emailproxy.errors import ServiceError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+MAX_CONTEXTS = 64  # a file's certificates are a few KiB, the system's half a MiB
 MAX_SESSION_S = 3600.0  # then the certificate is looked at again; servers' tickets are good for hours or days
 MAX_ENDPOINTS = 1024  # they are the configuration's, so there are few
 TOO_OLD = frozenset({"TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "VERSION_TOO_LOW"})
+Files = tuple[tuple[int, int, int] | None, ...]
+"""Each one's inode, time of change in ns, and octets; None where it is not there."""
 NO_TLS = "{} does not speak TLS on this port: check server_port and server_starttls"
 
 
-@lru_cache(maxsize=64)
+class Trusted(NamedTuple):
+    """What certificates are verified against, and the state of the files that it was read from."""
+
+    context: ssl.SSLContext
+    files: Files
+
+
+_trusted: dict[Path | None, Trusted] = {}
+
+
 def client_context(ca_file: Path | None) -> ssl.SSLContext:
     """TLS 1.2 or better, verified against `ca_file`, or the system's trust store where there is none.
+
+    The same one each time, whatever becomes of the file, until `trust` is told of another.
 
     Raises:
         ServiceError: the file holds no certificates.
     """
+    found = _trusted.get(ca_file)
+    if found is None:
+        if len(_trusted) >= MAX_CONTEXTS:
+            _trusted.clear()
+        found = _trusted[ca_file] = _read(ca_file)
+    return found.context
+
+
+def changed(ca_files: Iterable[Path | None]) -> dict[Path | None, Trusted]:
+    """Which of these files are others by now than those in use, and what they hold. Blocks.
+
+    Raises:
+        ServiceError: one holds no certificates any more.
+    """
+    return {
+        ca_file: _read(ca_file)
+        for ca_file in ca_files
+        if (found := _trusted.get(ca_file)) is not None and found.files != _files(ca_file)
+    }
+
+
+def trust(renewed: Mapping[Path | None, Trusted]) -> None:
+    """What new connections are verified against from now on; none resumes what was verified before."""
+    _trusted.update(renewed)
+    if renewed:
+        resumption.cache_clear()
+
+
+def _read(ca_file: Path | None) -> Trusted:
+    files = _files(ca_file)  # first: a change meanwhile is seen the next time
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:
         raise ServiceError(f"ca_file {ca_file} cannot be used: {error}; give a file of PEM certificates") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+    return Trusted(context, files)
+
+
+def _files(ca_file: Path | None) -> Files:
+    system = ssl.get_default_verify_paths()
+    return tuple(map(_state, (system.cafile, system.capath) if ca_file is None else (ca_file,)))
+
+
+def _state(path: str | Path | None) -> tuple[int, int, int] | None:
+    with suppress(OSError):
+        if path is not None:
+            found = os.stat(path)
+            return found.st_ino, found.st_mtime_ns, found.st_size
+    return None
 
 
 class Resumption:

@@ -14,6 +14,7 @@ from typing import Any
 from emailproxy import __version__
 from emailproxy.config.model import Config, Server
 from emailproxy.errors import ServiceError
+from emailproxy.net import tls
 from emailproxy.net.activation import Activated, inherited
 from emailproxy.net.dial import Dialer
 from emailproxy.net.listener import Listener
@@ -142,6 +143,7 @@ class Service:
             if self._stopping:
                 raise ServiceError("the server is stopping")
             plan = Plan.of(self._config, config)
+            renewed = await asyncio.to_thread(tls.changed, [server.ca_file for server in config.servers])
             for server in plan.updated:
                 Section.of(server, self._shared, None)  # reads its files
             try:
@@ -150,6 +152,7 @@ class Service:
                 raise explained(error, plan, self.addresses) from None
             self._config = in_force(self._config, config)
             self._loaded_s = time.time()
+            tls.trust(renewed)
             self._authority.configure(self._config)
             self._shared.update(SessionLimits.of(self._config.settings, self._config.prewarmed))
             for server in plan.updated:

@@ -210,7 +210,7 @@ def read(path: Path) -> File | None:
         info = os.fstat(descriptor)
         _check_file(path, info)
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            data = file.read(MAX_FILE + 1)
+            data = file.read(min(info.st_size, MAX_FILE) + 1)  # to ask for a MiB costs as much as all the rest
     except OSError as error:
         failed("read", path, error)
     finally:

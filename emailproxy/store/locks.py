@@ -85,9 +85,9 @@ async def _locked(path: Path) -> Release:
 
 def _is_held(path: Path) -> bool:
     try:
-        if not path.exists():
-            return False
-        release = _acquire(path)
+        release = _acquire_there(path) if files.POSIX else _acquire(path)
+    except FileNotFoundError:
+        return False
     except Held:
         return True
     except OSError as error:
@@ -118,13 +118,27 @@ def _acquire(path: Path) -> Release:
     return lock.release
 
 
+def _acquire_there(path: Path) -> Release:
+    """The same lock, where its file is there: a tenth of the time, for who asks about thousands."""
+    try:
+        return _flocked(path, os.O_RDWR)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return _acquire_unwritable(path)
+
+
 def _acquire_unwritable(path: Path) -> Release:
     """The same lock where the file system is read-only: tokens are renewed there, too, and live in memory until it is
     writable again. flock(2) takes a descriptor that can only read; `FileLock` opens its file to write.
     """
-    import fcntl  # not on Windows, which has no such error
+    return _flocked(path, os.O_RDONLY)
 
-    descriptor = os.open(path, os.O_RDONLY | files.OPEN_FLAGS)
+
+def _flocked(path: Path, how: int) -> Release:
+    import fcntl  # not on Windows, where nobody comes here
+
+    descriptor = os.open(path, how | files.OPEN_FLAGS)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

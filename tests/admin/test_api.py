@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -91,6 +92,29 @@ async def test_a_body_that_is_too_long_is_refused_and_a_configuration_may_be_lon
     assert refused.value.status == 413
     text = server.site.config.read_text() + f"# {'x' * MAX_BODY}\n"
     await server.ask("POST", "/reload", {"text": text, "path": str(server.site.config)})
+
+
+async def test_a_long_answer_leaves_the_loop_to_others(server: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In seconds of the loop's own thread, whatever else the machine does."""
+    accounts = [{"account": f"user{number}@example.org", "sessions": 0, "error": None} for number in range(20_000)]
+    facts = {"accounts": accounts, "degraded": [], "refused": {"throttled": 1}, "version": "\N{SNOWMAN}"}
+
+    async def status() -> dict[str, object]:
+        return facts
+
+    await server.ask("GET", "/status")  # what it needs is imported
+    monkeypatch.setattr(server.service, "status", status)
+    gc.disable()  # which would take longer than either
+    try:
+        begun_s = time.thread_time()
+        json.dumps(facts)
+        encoded_s = time.thread_time()
+        answered = await server.ask("GET", "/status")
+        took_s = time.thread_time() - encoded_s
+    finally:
+        gc.enable()
+    assert answered == facts
+    assert took_s < encoded_s - begun_s
 
 
 async def test_a_fault_of_its_own_is_one_line_and_says_nothing(

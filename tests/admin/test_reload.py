@@ -16,7 +16,9 @@ from emailproxy.admin.client import Refused
 from emailproxy.admin.routes import FromElsewhere
 from emailproxy.config import ini
 from emailproxy.config.model import Config, MailProtocol, Server, Settings
+from emailproxy.demo.certificates import Authority
 from emailproxy.errors import ConfigError, ServiceError, UnknownAccount
+from emailproxy.net.tls import client_context
 from emailproxy.secret import Secret
 from emailproxy.service.reloading import Plan
 from tests.admin.serving import Serving, serving
@@ -130,6 +132,19 @@ async def test_a_section_that_listens_where_it_did_keeps_its_socket(server: Serv
         fresh.close()
     standing[1].close()
     assert (await server.ask("POST", "/reload"))["unchanged"] == [f"IMAP-{site.imap}"]
+
+
+async def test_a_ca_file_that_was_rewritten_counts(server: Serving) -> None:
+    ca_file = server.site.folder / "ca.pem"
+    ca_file.write_bytes(Authority.create(server.site.folder).certificate_file.read_bytes())
+    server.site.configure(**{f"IMAP-{server.site.imap}": {**local(1), "ca_file": ca_file}})
+    await server.ask("POST", "/reload")
+    before = client_context(ca_file)
+    await server.ask("POST", "/reload")
+    assert client_context(ca_file) is before
+    ca_file.write_bytes(2 * ca_file.read_bytes())
+    assert (await server.ask("POST", "/reload"))["changed"] == []
+    assert client_context(ca_file) is not before
 
 
 async def greeted_later(port: int) -> asyncio.StreamWriter:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.bench import measures
-from tests.bench.arguments import INTERRUPTED, count, find_servers, json_file
+from tests.bench.arguments import INTERRUPTED, PICTURES, count, find_servers, picture, written_file
+from tests.bench.output import told_to
 from tests.bench.results import ORDER, read
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 ROUNDS, SHORT_ROUNDS = 5, 1
 RESULT = "build/bench.json"
-PICTURES = (Path("scripts/bench.svg"), Path("scripts/bench.png"))
+PICTURE = Path("scripts/bench")
+"""The README's."""
 MAX_DESCRIPTORS = 65_536
 CANDIDATES = "; ".join(ORDER)
 
@@ -43,9 +45,22 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--candidates", metavar="PART,..", type=_names, default=[], help=f"those with this in their names: {CANDIDATES}"
     )
-    made.add_argument("--json", metavar="FILE", type=json_file, default=RESULT, help="default: %(default)s")
-    made.add_argument("--plot", action="store_true", help=f"draws {' and '.join(map(str, PICTURES))}")
+    made.add_argument("--json", metavar="FILE", type=written_file, default=RESULT, help="default: %(default)s")
+    kinds = " and ".join(f"NAME{suffix}" for suffix in PICTURES)
+    made.add_argument(
+        "--plot", metavar="NAME", type=picture, nargs="?", const="",
+        help=f"draws {kinds}; default: {PICTURE}, or beside the JSON with --short, --only or --candidates",
+    )  # fmt: skip
     return made
+
+
+def pictures(options: argparse.Namespace) -> list[Path]:
+    """What ``--plot`` draws: the README shows a whole run, and nothing less."""
+    if options.plot is None:
+        return []
+    partial = options.short or options.only or options.candidates
+    name = options.plot or (Path(options.json).with_suffix("") if partial else PICTURE)
+    return [Path(f"{name}{suffix}") for suffix in PICTURES]
 
 
 def _names(text: str) -> list[str]:
@@ -59,7 +74,8 @@ def named(part: str, name: str) -> bool:
 
 def main() -> int:
     try:
-        return _main(parser().parse_args())
+        with told_to(parser().prog):
+            return _main(parser().parse_args())
     except KeyboardInterrupt:
         print("scripts/bench: interrupted; no figures are written", file=sys.stderr)
         return INTERRUPTED
@@ -79,9 +95,12 @@ def _main(options: argparse.Namespace) -> int:
         allow_descriptors(MAX_DESCRIPTORS)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         code = runner.run(bench(options))
-    if options.plot and not code:
-        command = [sys.executable, "-m", "tests.bench.plot", options.json, *PICTURES]
+    drawn = pictures(options)
+    if drawn and not code:
+        command = [sys.executable, "-m", "tests.bench.plot", options.json, *drawn]
         code = subprocess.run(command, check=False).returncode
+    if drawn and not code:
+        print(f"{' and '.join(map(str, drawn))} show them.")
     return code
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 INTERRUPTED = 130
 """The exit code of shells for SIGINT: 128 + 2."""
+PICTURES = (".svg", ".png")
 SERVERS_OF_DEBIAN = ("/usr/sbin", "/sbin")
 """Where only root's PATH looks."""
 
@@ -34,7 +35,7 @@ def minutes(text: str) -> float:
     return found
 
 
-def json_file(text: str) -> Path:
+def written_file(text: str) -> Path:
     """A type of argparse: a file that can be written, as is better known before a long run than after it."""
     path = Path(text)
     try:
@@ -46,6 +47,15 @@ def json_file(text: str) -> Path:
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{text} cannot be written: {error.strerror}") from None
     return path
+
+
+def picture(text: str) -> str:
+    """A type of argparse: the name of pictures that can be written, without their suffix."""
+    for suffix in PICTURES:
+        text = text.removesuffix(suffix)
+    for suffix in PICTURES:
+        written_file(f"{text}{suffix}")
+    return text
 
 
 def find_servers(program: str, first: Path | None = None) -> None:

@@ -104,3 +104,25 @@ async def test_what_no_command_expects_is_one_line_unless_asked_for_more(tmp_pat
     assert "canary" not in line
     shown = await ended(*command, env=path | {"EMAILPROXY_TRACEBACK": "1"}, cwd=tmp_path)
     assert shown.complaints[0] == "Traceback (most recent call last):"
+
+
+@pytest.mark.parametrize("command", [["--version"], ["check", "--config", "none.ini"]], ids=" ".join)
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device here")
+async def test_an_output_that_cannot_be_written_is_told_as_that(tmp_path: Path, command: list[str]) -> None:
+    """By click, and by rich."""
+    shown = await ended("/bin/sh", "-c", '"$@" >/dev/full', "sh", *COMMAND, *command, cwd=tmp_path)
+    assert shown.code == 1
+    assert shown.complaints == ["emailproxy: the output cannot be written: No space left on device"]
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", ">&- 2>&-", "<&- 2>&-"])
+async def test_the_exit_code_tells_even_where_nothing_can_be_said(tmp_path: Path, redirection: str) -> None:
+    command = [*COMMAND, "serve", "--config", "none.ini"]
+    assert (await ended("/bin/sh", "-c", f'"$@" {redirection}', "sh", *command, cwd=tmp_path)).code == 78
+
+
+async def test_a_closed_stream_leaves_its_number_to_nobody(tmp_path: Path) -> None:
+    """What is printed there would go to whoever has the socket that is opened next."""
+    program = "import os; from emailproxy.cli import main; main._open_closed(); print(os.open('.', 0), flush=True)"
+    shown = await ended("/bin/sh", "-c", '"$@" <&- 2>&-', "sh", sys.executable, "-c", program, cwd=tmp_path)
+    assert int(shown.out) > 2

@@ -47,6 +47,19 @@ async def test_a_stop_may_take_as_long_as_the_configuration_says(site: Site) -> 
     assert values(await printed(site.folder, "--config", site.configure()), "TimeoutStopSec") == ["130"]
 
 
+@pytest.mark.parametrize(("text", "code", "what"), [(None, 0, "No such file"), ("drain_timeout = abc", 78, "abc")])
+async def test_a_configuration_that_says_nothing_is_told(
+    tmp_path: Path, text: str | None, code: int, what: str
+) -> None:
+    """One that is yet to be written is no failure; one that is wrong is, but the unit is there."""
+    if text is not None:
+        (tmp_path / "it.ini").write_text(f"[emailproxy]\n{text}\n")
+    shown = await ended(*COMMAND, "serve", "--print-unit", "--config", "it.ini", cwd=tmp_path)
+    assert (shown.code, values(shown.out, "TimeoutStopSec")) == (code, ["40"])
+    assert any(line.startswith(f"emailproxy: {tmp_path}/it.ini:") and what in line for line in shown.complaints)
+    assert "the default, drain_timeout = 30 s (TimeoutStopSec=40)" in shown.complaints[-1]
+
+
 async def test_a_reload_hands_root_s_file_to_the_server(tmp_path: Path) -> None:
     """The server has a copy of the start's, which no signal renews."""
     text = await printed(tmp_path, "--config", "my 100%.ini")
@@ -93,8 +106,7 @@ async def test_an_installation_that_the_service_could_not_see_is_told(tmp_path: 
     assert shown.code == 0
     assert values(shown.out, "ExecStart")[0].startswith(f"{script} serve")
     if any(script.is_relative_to(folder) for folder in unit.HIDDEN):
-        [line] = shown.complaints
-        assert "would not see" in line
+        assert "would not see" in shown.complaints[0]
 
 
 @pytest.fixture

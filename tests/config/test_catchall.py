@@ -164,9 +164,17 @@ def test_where_the_redirect_listener_listens(redirect_uri: str | None, listen: s
 def test_resolving_again_is_a_lookup_and_strangers_do_not_fill_the_memory() -> None:
     found = config(CATCH_ALL)
     assert catchall.resolve(found, "carol@example.com") is catchall.resolve(found, "carol@example.com")
-    for number in range(catchall.MAX_RESOLVED + 10):
+    bound = catchall.MAX_RESOLVED + len(found.sections)
+    for number in range(bound + 10):
         catchall.resolve(found, f"{number}@example.com")
-    assert len(found._resolved) <= catchall.MAX_RESOLVED
+    assert len(found._resolved) <= bound
+
+
+def test_as_many_accounts_as_there_are_stay_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catchall, "MAX_RESOLVED", 2)
+    found = config(GOOD + "".join(f"[{number}@example.com]\n{ACCOUNT_KEYS}" for number in range(5)))
+    first = catchall.accounts(found)
+    assert all(one is other for one, other in zip(first, catchall.accounts(found), strict=True))
 
 
 def test_a_draft_lists_its_accounts() -> None:

@@ -83,6 +83,20 @@ def test_a_length_out_of_bounds_is_one_fault(key: str, text: str, words: str) ->
     assert words in fault.mend
 
 
+@pytest.mark.parametrize(
+    ("key", "text", "examples"),
+    [
+        ("hook_timeout", "abc", "90 s, 10 min"),
+        ("drain_timeout", "2 h", "90 s, 10 min"),
+        ("refresh_margin", "abc", "90 s, 10 min, 12 h"),
+        ("keep_alive", "abc", "90 s, 10 min, 12 h, 20 days"),
+    ],
+)
+def test_the_examples_are_within_the_bounds(key: str, text: str, examples: str) -> None:
+    (fault,) = faults(f"[emailproxy]\n{key} = {text}\n{GOOD}")
+    assert fault.mend.endswith(f", e.g. {examples}")
+
+
 def test_the_defaults_are_those_of_the_documentation() -> None:
     settings = config(GOOD).settings
     assert (settings.refresh_margin, settings.keep_alive) == (10 * MINUTES, 20 * DAYS)

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.bench.arguments import INTERRUPTED, find_servers, json_file, minutes
+from tests.bench.arguments import INTERRUPTED, find_servers, minutes, written_file
+from tests.bench.output import told_to
 
 if TYPE_CHECKING:  # --help works before anything is installed
     from tests.endure.frame import Result, Scenario
@@ -34,14 +35,15 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--minutes", type=minutes, default=MINUTES, metavar="M", help="how long the soak goes on (default: %(default)g)"
     )
-    parser.add_argument("--json", type=json_file, metavar="FILE", help="write the figures to this file as well")
+    parser.add_argument("--json", type=written_file, metavar="FILE", help="write the figures to this file as well")
     return parser
 
 
 def main() -> int:
     parser = arguments()
     try:
-        return _main(parser, parser.parse_args())
+        with told_to(parser.prog):
+            return _main(parser, parser.parse_args())
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return INTERRUPTED
