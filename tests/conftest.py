@@ -7,8 +7,13 @@ import shutil
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.e2e.harness.installed import NODE_MODULES, PROGRAMS, PROGRAMS_OF_PYPI
+
+# The same examples in each run, however busy the machine is: what looks for new ones is scripts/fuzz.
+settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 
 def pytest_configure() -> None:

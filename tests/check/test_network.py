@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from emailproxy.check.network import Place, certificate_finding, reach
 from emailproxy.config.model import MailProtocol
 from emailproxy.demo.certificates import Authority
 from emailproxy.net.dial import Dialer
+from tests.e2e.harness.ports import refusing
 from tests.net.stubs import upstream_server
 
 
@@ -56,9 +56,8 @@ async def test_a_name_that_nobody_knows() -> None:
 
 
 async def test_a_port_where_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        port = reserved.getsockname()[1]
-    *_, tcp = await found(Place("x", "127.0.0.1", port))
+    with refusing() as port:
+        *_, tcp = await found(Place("x", "127.0.0.1", port))
     assert (tcp.link, tcp.grade) == (Link.TCP, Grade.FAILED)
     assert f"127.0.0.1:{port} cannot be reached" in tcp.text
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.cli.site import Site, unchecked
-from tests.e2e.harness.proxy import COMMAND, environment
+from tests.e2e.harness.proxy import COMMAND, END_S, environment
+
+AGAIN_S = 5.0  # from Ctrl-C to the next: a command that heeds the first has ended by then
 
 
 @dataclass
@@ -47,6 +49,18 @@ class Terminal:
     def interrupt(self) -> None:
         """Ctrl-C."""
         os.write(self.master, b"\x03")
+
+    async def interrupted(self) -> int:
+        """Ctrl-C at a question, and the exit code: who just begins to wait for keys may miss the first."""
+        async with asyncio.timeout(2 * END_S):
+            while True:
+                self.interrupt()
+                with contextlib.suppress(TimeoutError):
+                    return await asyncio.wait_for(self.process.wait(), AGAIN_S)
+
+    async def end(self) -> int:
+        """Waits for the end, and returns the exit code."""
+        return await asyncio.wait_for(self.process.wait(), END_S)
 
 
 @contextlib.asynccontextmanager

@@ -76,7 +76,7 @@ async def test_beside_a_servers_listener_that_takes_it_and_the_command_sees_it(s
             assert f"port {site.redirect} is in use; if that is another emailproxy" in program.output
             assert SUCCESS in await approve(url)
             assert await program.end() == 0
-        assert f"account {ADA} is signed in" in proxy.output
+        await proxy.printed(f"account {ADA} is signed in")
         assert await imap_refusal(site) == "unavailable"
         login.cancel()
     assert [request.grant for request in site.provider.requests] == ["authorization_code"]
@@ -271,7 +271,7 @@ async def test_at_a_terminal_it_asks_and_echoes_nothing(site: Site) -> None:
         await shown.type("New local password: ", PASSWORD)
         await shown.type("Repeat for confirmation: ", PASSWORD)
         await shown.shows("is not signed in yet")
-        assert await asyncio.wait_for(shown.process.wait(), 5) == 3
+        assert await shown.end() == 3
         assert f"{ADA} is new here" in shown.output
         assert PASSWORD not in shown.output
         assert ANOTHER not in shown.output
@@ -283,22 +283,21 @@ async def test_at_a_terminal_a_known_account_is_asked_for_its_password(site: Sit
     await site.sign_in()
     async with terminal(site, "authorize", ADA, "--wait", "0", *flags) as shown:
         await shown.type(f"Local password of {ADA}: ", ANOTHER)
-        assert await asyncio.wait_for(shown.process.wait(), 10) == 1
+        assert await shown.end() == 1
         assert ANOTHER not in shown.output
     async with terminal(site, "authorize", ADA, *flags) as shown:
         await shown.type(f"Local password of {ADA}: ", PASSWORD)
         await shown.shows("Waiting")
-        os.write(shown.master, b"\x03")  # Ctrl-C
+        shown.interrupt()
         await shown.shows("is not signed in yet")
-        assert await asyncio.wait_for(shown.process.wait(), 5) == 3
+        assert await shown.end() == 3
         assert PASSWORD not in shown.output
 
 
 async def test_ctrl_c_at_the_question_changes_nothing(site: Site) -> None:
     async with terminal(site, "authorize", ADA) as shown:
         await shown.shows("New local password: ")
-        os.write(shown.master, b"\x03")
-        assert await asyncio.wait_for(shown.process.wait(), 5) == 1
+        assert await shown.interrupted() == 1
         assert "Traceback" not in shown.output
     assert not site.state.exists()
 
@@ -347,4 +346,4 @@ async def test_at_a_terminal_the_mailboxes_own_password_is_asked_for_where_it_is
     for typed, code in ((ANOTHER, 1), (PASSWORD, 0)):
         async with terminal(site, "authorize", BOB) as shown:
             await shown.type(f"The mailbox's own password of {BOB}: ", typed)
-            assert await asyncio.wait_for(shown.process.wait(), 10) == code
+            assert await shown.end() == code

@@ -14,6 +14,7 @@ from emailproxy.demo import clients
 from emailproxy.demo.clients import DemoFailed, Visit
 from emailproxy.demo.tapped import TappedPort
 from emailproxy.demo.transcript import Speaker
+from tests.e2e.harness.ports import refusing
 
 SAID = (
     r"client → proxy +AUTH PLAIN \*{6}",
@@ -43,17 +44,8 @@ def test_once_everything_works_and_the_transcript_shows_how() -> None:
 
 @pytest.mark.parametrize("work", [clients.send, clients.read_by_imap, clients.read_by_pop])
 def test_a_client_that_cannot_connect_says_so(work: Callable[[Visit, str], str]) -> None:
-    with asyncio.Runner() as runner:
-        port = runner.run(closed_port())
-    with pytest.raises(DemoFailed, match=r"through the proxy: .*refused"):
+    with refusing() as port, pytest.raises(DemoFailed, match=r"through the proxy: .*refused"):
         work(Visit("127.0.0.1", port, "demo@example.test", "secret", lambda: None), "subject")
-
-
-async def closed_port() -> int:
-    server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
-    port: int = server.sockets[0].getsockname()[1]
-    server.close()
-    return port
 
 
 async def test_a_tapped_port_passes_every_octet_and_shows_the_lines() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import http.client
 import json
+import os
 import re
 import signal
 import smtplib
@@ -41,14 +43,18 @@ def under(password: str, text: str) -> str:
 
 
 def processes() -> str:
-    """The command lines of all that runs."""
-    lines = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            lines.append(path.read_bytes().decode(errors="replace"))
-        except OSError:
-            continue  # it has just ended
-    return "\n".join(lines)
+    """The command lines of all that we started: others may test mail programs that are given passwords there."""
+    parents: dict[int, int] = {}
+    lines: dict[int, str] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            number = int(folder.name)
+            lines[number] = (folder / "cmdline").read_bytes().decode(errors="replace")
+            parents[number] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    started = {os.getpid()}
+    while more := {number for number, parent in parents.items() if parent in started} - started:
+        started |= more
+    return "\n".join(lines[number] for number in started)
 
 
 def raw(place: Path, request: bytes) -> bytes:

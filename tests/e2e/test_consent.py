@@ -42,7 +42,7 @@ async def test_the_client_is_told_to_come_back_and_the_next_login_succeeds(world
         [link] = re.findall(r"http://\S+/c/[\w-]+", answer)
         assert SUCCESS in (await world.visit(link)).text
         await asyncio.to_thread(imap_login, world.local.imap)
-        assert proxy.log.count("Please visit the following URL") == 1
+    assert proxy.log.count("Please visit the following URL") == 1
     assert len(world.provider.requests) == 1
 
 
@@ -64,7 +64,7 @@ async def test_ten_parallel_logins_cause_one_consent_and_one_token_request(world
         page = await world.visit(await proxy.consent_url(USER))
         assert SUCCESS in page.text
         await asyncio.gather(*logins)
-        assert proxy.log.count("Please visit the following URL") == 1
+    assert proxy.log.count("Please visit the following URL") == 1
     assert len(world.provider.authorizations) == 1
     assert [request.grant for request in world.provider.requests] == ["authorization_code"]
 

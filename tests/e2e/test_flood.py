@@ -134,20 +134,20 @@ async def device(folder: Path, name: str) -> str:
     return password
 
 
-@pytest.mark.timeout(1 * HOURS if LONG else 120)
+@pytest.mark.timeout(1 * HOURS if LONG else 300)
 # CPython's own, where a client is gone before the handshake begins: nobody could close what `wrap_socket` made.
 @pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
 async def test_the_owner_logs_in_amid_a_flood_of_guesses(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="run-") as runtime:
-        async with tenant(tmp_path, settings={"runtime_dir": runtime}) as ours:
+        async with tenant(tmp_path, settings={"runtime_dir": runtime, "login_timeout": 600}) as ours:
             await asyncio.to_thread(lambda: ours.log_in_imap().logout())
             await ours.proxy.printed(f"account {USER} is set up")
             logins = WAVES * len(OWNERS_LOGINS)
             passwords = [await device(tmp_path, f"device {number}") for number in range(logins + 1)]
             at_rest_s = await owners_login_s(ours, passwords.pop())
-            flood, memory_kib, took_s = Flood(ours), [ours.proxy.resident_kib], []
+            flood, memory_kib, owner_s = Flood(ours), [ours.proxy.resident_kib], list[tuple[float, float]]()
             began_s = time.perf_counter()
             for _ in range(WAVES):
                 answered = flood.answered
@@ -155,20 +155,22 @@ async def test_the_owner_logs_in_amid_a_flood_of_guesses(
                 for part in OWNERS_LOGINS:
                     while flood.answered < answered + part * EACH:
                         await asyncio.sleep(0.01)
-                    before = flood.told["wrong"]
-                    took_s.append(await owners_login_s(ours, passwords.pop()))
+                    before, before_s = flood.told["wrong"], ours.proxy.cpu_s
+                    took_s = await owners_login_s(ours, passwords.pop())
+                    owner_s.append((took_s, ours.proxy.cpu_s - before_s))
                     # First come, first served, all that were there before would have had their turn.
                     assert flood.told["wrong"] - before < len(ADDRESSES) // 4
                 await guessing
                 memory_kib.append(await at_rest_kib(ours, memory_kib[0] + ROOM_KIB))
             figures = {
                 "s": time.perf_counter() - began_s, "told": dict(flood.told), "memory_kib": memory_kib,
-                "owner_s": took_s, "owner_at_rest_s": at_rest_s,
+                "owner_s_and_the_servers_cpu_s": owner_s, "owner_at_rest_s": at_rest_s,
             }  # fmt: skip
             record_property("flood", figures)
             assert flood.answered >= WAVES * EACH
             assert set(flood.told) == {"wrong", "wait"}
             assert max(memory_kib) - memory_kib[0] < ROOM_KIB, figures
-            assert max(took_s) < 1.0 or max(took_s) < 8 * at_rest_s, figures  # others use the machine, too
+            # Others use the machine, too: what the server did meanwhile is bounded, and that it was at work.
+            assert all(cpu_s < 3.0 and (took_s < 1.0 or took_s < 30 * cpu_s) for took_s, cpu_s in owner_s), figures
             (await asyncio.to_thread(ours.log_in_imap, USER, PASSWORD)).logout()
     print(figures)

@@ -81,7 +81,7 @@ async def test_a_login_tells_a_code_and_goes_through_once_it_is_entered(tmp_path
             found = re.search(rf"open {re.escape(desk.page)} and enter the code (\S+?),", told)
             assert "[UNAVAILABLE]" in told
             assert found, told
-            assert f"Visit {desk.page} and use code {found[1]} to authenticate account {USER}" in proxy.log
+            await proxy.printed(re.escape(f"Visit {desk.page} and use code {found[1]} to authenticate account {USER}"))
 
             waiting = await desk.realm.run("logs", "--consent")
             assert (waiting.code, waiting.output.count("\n")) == (3, 1)

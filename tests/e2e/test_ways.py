@@ -50,7 +50,7 @@ async def test_sockets_come_from_systemd(world: World) -> None:
         )  # fmt: skip
         proxy = Proxy(process)
         proxy.log_file = world.log_file
-        listening = asyncio.create_task(proxy.listen())
+        listening = proxy.begin_to_listen()
         try:
             await proxy.printed("Listening on")
             await world.sign_in(proxy)  # its connection is what starts the server

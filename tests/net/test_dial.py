@@ -15,6 +15,7 @@ from emailproxy.errors import ServerUnavailable
 from emailproxy.net import dial
 from emailproxy.net.dial import Dialer
 from emailproxy.secret import Secret
+from tests.e2e.harness.ports import refusing
 from tests.e2e.harness.wayout import microsocks, tinyproxy
 from tests.fakes.tunnel import on_loopback, tunnel
 from tests.fakes.wayward import REFUSED, UNREACHABLE, answering, socks5
@@ -169,12 +170,12 @@ async def test_what_is_no_socks_proxy_is_told(answer: bytes) -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "socks5h"])
 async def test_a_proxy_that_is_not_there_is_told(scheme: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        port = reserved.getsockname()[1]
-    words = rf"its proxy {scheme}://127\.0\.0\.1:{port} cannot be reached \(Connection refused\); check upstream_proxy"
-    async with dialer(f"{scheme}://127.0.0.1:{port}") as ours:
-        with pytest.raises(ServerUnavailable, match=words):
-            await ours.connect(*MAIL)
+    with refusing() as port:
+        proxy = rf"{scheme}://127\.0\.0\.1:{port}"
+        words = rf"its proxy {proxy} cannot be reached \(Connection refused\); check upstream_proxy"
+        async with dialer(f"{scheme}://127.0.0.1:{port}") as ours:
+            with pytest.raises(ServerUnavailable, match=words):
+                await ours.connect(*MAIL)
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5h"])

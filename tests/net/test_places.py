@@ -130,7 +130,7 @@ Waiting = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None,
 @on_both_loops
 async def test_the_next_login_waits_until_a_session_ends(authority: Authority) -> None:
     """Longer than the login deadline allows, if need be; and it is served before who came later."""
-    limits = replace(LIMITS, max_connections_per_account=1, login_timeout_s=0.2)
+    limits = replace(LIMITS, max_connections_per_account=1, login_timeout_s=0.5)
     async with proxy_before(accepting, authority, limits=limits) as proxy:
         _, first = await proxy.log_in()
         clients = [await waiting_client(proxy.connect, proxy.tokens) for _ in range(3)]

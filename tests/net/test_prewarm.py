@@ -25,6 +25,7 @@ from emailproxy.net.prewarm import (
     Prewarmed,
 )
 from emailproxy.net.tls import client_context
+from tests.e2e.harness.ports import free_ports
 from tests.net.loops import on_both_loops
 from tests.net.stubs import Proxy, proxy_to, upstream_server
 
@@ -279,8 +280,7 @@ async def test_a_server_that_is_down_is_tried_again_and_logins_hear_why(
     monkeypatch.setattr(prewarm, "LONGEST_PAUSE_S", 0.01)
     monkeypatch.setattr(prewarm, "PROVEN_S", 0.05)
     caplog.set_level("INFO", "emailproxy.net")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    [port] = free_ports(1)
     async with proxy_to(port, authority.certificate_file, prewarm=2) as proxy:
         proxy.has_seen("IMAP4REV1")
         async with asyncio.timeout(20):

@@ -12,6 +12,7 @@ import pytest
 
 from emailproxy.demo.certificates import Authority
 from emailproxy.net import tls
+from tests.e2e.harness.ports import free_ports
 from tests.net.loops import on_both_loops
 from tests.net.stubs import LOGIN, accept_login, proxy_to, upstream_server
 
@@ -74,7 +75,7 @@ async def test_a_session_that_the_server_does_not_know_costs_nothing(authority: 
     certificate = authority.issue("localhost")
     first, second = (Server(certificate.server_context()) for _ in range(2))
     async with AsyncExitStack() as stack:
-        async with first.running():
+        async with first.running(*free_ports(1)):
             proxy = await stack.enter_async_context(proxy_to(first.port, authority.certificate_file))
             _, writer = await proxy.log_in()
             writer.close()
@@ -108,7 +109,7 @@ async def test_after_a_handshake_that_failed_the_next_is_a_whole_one(authority: 
 
     async with AsyncExitStack() as stack:
         server = Server(context)
-        async with server.running():
+        async with server.running(*free_ports(1)):
             proxy = await stack.enter_async_context(proxy_to(server.port, authority.certificate_file))
             _, writer = await proxy.log_in()
             writer.close()

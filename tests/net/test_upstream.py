@@ -9,6 +9,7 @@ import pytest
 
 from emailproxy.config.model import MailProtocol
 from emailproxy.demo.certificates import Authority
+from tests.e2e.harness.ports import refusing
 from tests.net.loops import on_both_loops
 from tests.net.stubs import GREETING, LOGIN, proxy_to, upstream_server
 
@@ -132,16 +133,17 @@ async def test_starttls_that_is_refused_ends_without_credentials(ca_file: Path, 
 
 
 @on_both_loops
-async def test_nobody_listens_upstream(ca_file: Path, unused_tcp_port: int) -> None:
-    async with proxy_to(unused_tcp_port, ca_file) as proxy:
-        reader, writer = await proxy.connect()
-        assert (await reader.readline()).startswith(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN AUTH=LOGIN]")
-        writer.write(LOGIN)
-        reply = await reader.readline()
-        assert reply.startswith(b"a NO [UNAVAILABLE] the mail server localhost:")
-        writer.write(LOGIN)
-        assert (await reader.readline()).startswith(b"a NO [UNAVAILABLE]")
-        writer.close()
+async def test_nobody_listens_upstream(ca_file: Path) -> None:
+    with refusing() as nobody:
+        async with proxy_to(nobody, ca_file) as proxy:
+            reader, writer = await proxy.connect()
+            assert (await reader.readline()).startswith(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN AUTH=LOGIN]")
+            writer.write(LOGIN)
+            reply = await reader.readline()
+            assert reply.startswith(b"a NO [UNAVAILABLE] the mail server localhost:")
+            writer.write(LOGIN)
+            assert (await reader.readline()).startswith(b"a NO [UNAVAILABLE]")
+            writer.close()
 
 
 @on_both_loops

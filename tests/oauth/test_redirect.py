@@ -261,14 +261,14 @@ def test_half_a_header_is_closed_and_a_whole_one_waits_for_its_answer(
     async def scenario() -> None:
         async with World.at(tmp_path / "state") as world:
             world.account()
-            process = await world.process(header_s=0.05)
+            process = await world.process(header_s=0.25)
             waiting = await process.broker.sign_in(ADA, PASSWORD)
             assert waiting is not None
-            assert await raw(world.port, b"GET / HTTP/1.1\r\nHost: local") == b""
-            assert await raw(world.port, b"") == b""
+            halves = [raw(world.port, b"GET / HTTP/1.1\r\nHost: local"), raw(world.port, b"")]
+            assert await asyncio.gather(*halves) == [b"", b""]
             async with process.records.locked(ADA):  # the exchange waits for the account
                 exchange = asyncio.create_task(browse(waiting.url))
-                assert await raw(world.port, b"") == b""  # closed when its 0.05 s were over
+                assert await raw(world.port, b"") == b""  # closed when its 0.25 s were over
                 done, _ = await asyncio.wait({exchange}, timeout=0.1)
                 assert not done
             assert SUCCESS in (await exchange).text
@@ -297,7 +297,7 @@ async def test_what_is_no_request_is_closed_and_not_logged(
     answer = await raw(world.port, request_line)
     assert answer == b"" or answer.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
     assert "canary-code" not in caplog.text
-    assert "AAAA" not in caplog.text
+    assert "A" * 20 not in caplog.text  # four of them may stand in a state
 
 
 async def test_idle_connections_keep_no_browser_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from emailproxy.oauth.http import Form, TokenEndpoint
 from emailproxy.oauth.replies import Reply
 from emailproxy.oauth.secrets import Secrets
 from emailproxy.secret import Secret
+from tests.e2e.harness.ports import refusing
 from tests.e2e.harness.wayout import microsocks, tinyproxy
 from tests.fakes.tunnel import Target, on_loopback, tunnel
 from tests.fakes.wayward import REFUSED, UNREACHABLE, answering, socks5
@@ -236,13 +236,11 @@ async def test_what_is_no_socks_proxy_is_told(
 @LIBRARIES
 @pytest.mark.parametrize("scheme", ["http", "socks5h"])
 async def test_a_proxy_that_is_not_there_is_told(library: Library, authority: Authority, scheme: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        port = reserved.getsockname()[1]
-    async with library(authority.certificate_file, out(f"{scheme}://127.0.0.1:{port}")) as ask:
-        with pytest.raises(
-            ProviderUnavailable, match=rf"its proxy {scheme}:\S+:{port} cannot be reached \(Connection re"
-        ):
-            await ask(URL)
+    with refusing() as port:
+        words = rf"its proxy {scheme}:\S+:{port} cannot be reached \(Connection re"
+        async with library(authority.certificate_file, out(f"{scheme}://127.0.0.1:{port}")) as ask:
+            with pytest.raises(ProviderUnavailable, match=words):
+                await ask(URL)
 
 
 @LIBRARIES

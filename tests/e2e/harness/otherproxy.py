@@ -55,7 +55,7 @@ async def running(world: World, config: Path, *arguments: str | Path) -> AsyncIt
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=environment(world), cwd=world.folder,
     )  # fmt: skip
     program = Program(process)
-    listening = asyncio.create_task(program.listen())
+    listening = program.begin_to_listen()
     try:
         await program.printed("listening for authentication requests", timeout=30)
         yield program

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
+from collections.abc import Iterator
 
 # Below Linux's ephemeral ports (32768 and up), where an outgoing connection could take one meanwhile.
 PORTS = range(20_000, 32_000)
-WORKERS = 8  # each test process has a share of its own, so that two never choose the same port
+# Each test process of a run has a share of its own, so that two never choose the same port.
+WORKERS = max(8, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 _share = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
 _left = list(PORTS[_share::WORKERS])
@@ -30,3 +33,11 @@ def free_ports(count: int) -> list[int]:
         if len(found) == count:
             return found
     raise RuntimeError("no free ports are left")
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[int]:
+    """A port of 127.0.0.1 where nobody listens, nor can begin to meanwhile: it is bound."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]

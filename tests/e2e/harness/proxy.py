@@ -20,6 +20,7 @@ from tests.e2e.harness.run import Outcome, run
 START_S = 30.0
 STOP_S = 5.0
 """What the server promises: SIGTERM ends it within this."""
+END_S = 30.0  # for a command that has all it needs, on a busy machine
 CHECKOUT = Path(__file__).parents[3]
 COMMAND = (sys.executable, "-m", "emailproxy")
 
@@ -48,6 +49,7 @@ class Program:
     process: asyncio.subprocess.Process
     output: str = ""
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _listening: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int:
@@ -78,14 +80,21 @@ class Program:
                 self.output += data.decode(errors="replace")
                 self._news.notify_all()
 
-    async def end(self, timeout: float = STOP_S) -> int:
-        """Waits for the end, and returns the exit code."""
-        return await asyncio.wait_for(self.process.wait(), timeout)
+    def begin_to_listen(self) -> asyncio.Task[None]:
+        self._listening = asyncio.create_task(self.listen())
+        return self._listening
+
+    async def end(self, timeout: float = END_S) -> int:
+        """Waits for the end, and that of the output; returns the exit code."""
+        code = await asyncio.wait_for(self.process.wait(), timeout)
+        if self._listening is not None:
+            await asyncio.wait({self._listening}, timeout=timeout)  # a child of its own may have it still
+        return code
 
     async def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Ends it as its user would, and returns the exit code."""
         self.process.send_signal(how)
-        return await self.end()
+        return await self.end(STOP_S)
 
     async def close(self) -> None:
         """Ends it, if it has not ended by itself: by force, where it does not heed SIGTERM."""
@@ -111,6 +120,12 @@ class Proxy(Program):
         """The memory that the process holds now (VmRSS of proc(5)), in KiB."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(re.findall(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)[0])
+
+    @property
+    def cpu_s(self) -> float:
+        """The CPU time that the process has used (proc(5), stat: utime and stime)."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     async def consent_url(self, account: str, *, start: int = 0, timeout: float = 20.0) -> str:
         """The URL that the server asks the account's owner to visit."""
@@ -144,7 +159,7 @@ async def running(
             env=environment(home) | dict(env or {}), cwd=home,
         )  # fmt: skip
     program = kind(process)
-    listening = asyncio.create_task(program.listen())
+    listening = program.begin_to_listen()
     try:
         yield program
     finally:
