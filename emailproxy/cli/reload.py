@@ -45,6 +45,8 @@ def reload(as_json: bool, config_path: Path | None, state_dir: Path | None) -> N
     for what in ("added", "changed", "removed", "unchanged"):
         if facts[what]:
             click.echo(f"{what}: {', '.join(facts[what])}")
+    for worker in facts.get("late", ()):
+        click.echo(f"emailproxy: {worker} has not taken it yet, as it does not answer; see the log", err=True)
     if facts["restart"]:
         click.echo(f"emailproxy: only a restart changes {', '.join(facts['restart'])}", err=True)
 

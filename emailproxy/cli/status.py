@@ -77,9 +77,8 @@ def _show_workers(shown: Console, facts: Facts) -> None:
     """Where there is more than one process."""
     for line in facts.get("workers", ()):
         up = timedelta(seconds=line["uptime_s"])
-        tables.say(
-            shown, f"worker {line['worker']}: process {line['pid']}, has run for {up}, {line['sessions']} sessions"
-        )
+        does = "DOES NOT ANSWER" if line["sessions"] is None else f"{line['sessions']} sessions"
+        tables.say(shown, f"worker {line['worker']}: process {line['pid']}, has run for {up}, {does}")
 
 
 def _show_accounts(shown: Console, facts: Facts) -> None:

@@ -105,5 +105,9 @@ class RunningWorkers(Running):
         config = await asyncio.to_thread(self._source.parse, text, path)
         return config, await self._crew.reload(config, text.encode(errors="surrogatepass"), path)
 
+    def _on_end(self) -> None:
+        super()._on_end()
+        self._crew.hasten()
+
     def _toggle_debug(self) -> None:
         self._crew.set_debug(toggle_debug())

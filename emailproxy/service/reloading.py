@@ -32,6 +32,8 @@ class Reloaded:
     unchanged: tuple[str, ...] = ()
     restart: tuple[str, ...] = ()
     """Settings that have changed in the file, and stay as they were until the server is started again."""
+    late: tuple[str, ...] = ()
+    """Workers that have not taken it yet, as they do not answer."""
 
     def __str__(self) -> str:
         parts = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import socket
@@ -14,12 +15,16 @@ from itertools import count
 from typing import Any, Protocol
 
 from emailproxy.config.model import KIB
-from emailproxy.errors import EmailProxyError, ServiceError
+from emailproxy.errors import EmailProxyError, ServiceError, system_words
 
 HEAD = struct.Struct("!IIB")
 """Before each message: how many octets its facts have, how many octets come behind them, how many sockets with them."""
 CHUNK = 64 * KIB
 MAX_SOCKETS = 253  # of one message: SCM_MAX_FD of Linux's net/scm.h
+AGAIN_S = 0.1  # where the system had no room
+NO_ROOM = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
+"""It passes: memory, or sockets under way that the other process has not taken yet (unix(7))."""
+OTHERS_END = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
 
 log = logging.getLogger("emailproxy.workers")
 
@@ -113,7 +118,14 @@ class Channel:
             except (BlockingIOError, InterruptedError):
                 self._loop.add_writer(self._end.fileno(), self._flush)
                 return
-            except OSError:  # the reader learns of the end, too
+            except OSError as error:
+                if error.errno in NO_ROOM:
+                    self._loop.remove_writer(self._end.fileno())
+                    self._loop.call_later(AGAIN_S, self._flush)
+                    return
+                if error.errno not in OTHERS_END:  # of which the reader learns, too
+                    log.error("a message to another process of emailproxy cannot be sent: %s", system_words(error))
+                    self._loop.call_soon(self._break)
                 break
             _close(sockets)
             if sent < len(view):
@@ -139,8 +151,7 @@ class Channel:
             self._sockets.append(socket.socket(fileno=descriptor))
             self._sockets[-1].set_inheritable(False)
         if not data:
-            self.close()
-            self._hearer.ended()
+            self._break()
             return
         self._unread += data
         while self._take_message():
@@ -188,6 +199,12 @@ class Channel:
             log.exception("the question %s met a fault of emailproxy", message.what)
             answer = {"error": "emailproxy met a fault of its own; see its log"}
         self._send({"answer": number, **answer})
+
+    def _break(self) -> None:
+        """Neither of us can go on without an answer that never comes: it counts as the other's end."""
+        if self._open:
+            self.close()
+            self._hearer.ended()
 
     def close(self) -> None:
         """Says and hears no more; to say so twice does no harm."""

@@ -8,7 +8,9 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from emailproxy.config.model import SECONDS, Config
 from emailproxy.errors import ServiceError
@@ -17,13 +19,15 @@ from emailproxy.net.places import Places
 from emailproxy.oauth.clock import rfc3339
 from emailproxy.service.reloading import Plan, Reloaded, explained, in_force
 from emailproxy.workers.channel import Facts, Gone
-from emailproxy.workers.member import CLOSE_S, Member, Offer
+from emailproxy.workers.member import Member, Offer
 from emailproxy.workers.merging import merged
-from emailproxy.workers.nursery import Nursery, NurseryGone
+from emailproxy.workers.nursery import CLOSE_S, Nursery, NurseryGone
 from emailproxy.workers.ports import Ports, Section
 
 FIRST_WAIT_S = 1 * SECONDS  # before a worker that ended is started again; doubled each time
 LONGEST_WAIT_S = 60 * SECONDS  # a worker that has lived so long starts over with the first wait
+RELOAD_S = 10 * SECONDS  # for workers to take what another has taken; who is later is named
+SILENT = "no worker answers; those that hang are killed and replaced within a minute, see the log"
 NO_WORKER = "no worker runs at the moment; see the log, and try again"
 
 log = logging.getLogger("emailproxy.workers")
@@ -61,8 +65,10 @@ class Crew:
         self._redirecting: Member | None = None
         """Who listens for the provider's redirects."""
         self._keeping: dict[Member, asyncio.Task[None]] = {}
+        self._reloading: set[asyncio.Task[None]] = set()
+        """Workers that take another configuration after the first of them."""
         self._one_at_a_time = asyncio.Lock()
-        self._stopping = asyncio.Event()
+        self._stopping, self._hurried = asyncio.Event(), asyncio.Event()
         self._started_s = self._loaded_s = time.time()
 
     @property
@@ -77,6 +83,7 @@ class Crew:
         Raises:
             ServiceError: they cannot; nothing is left open.
         """
+        self._nursery.watch()
         try:
             async with self._one_at_a_time:
                 self._ports.add(await self._ports.opened(self._config.servers))
@@ -97,6 +104,8 @@ class Crew:
     async def _begin(self, member: Member, *, quiet: bool = True) -> None:
         orders = {"number": member.number, "path": str(self._path), "quiet": quiet, "debug": self._debug}
         await member.begin(self._ports.take(), self._text, **orders)
+        if self._stopping.is_set():
+            member.tell("stop")
         if member not in self._keeping:
             self._keeping[member] = asyncio.get_running_loop().create_task(self._keep(member))
 
@@ -105,7 +114,7 @@ class Crew:
         wait_s: float = FIRST_WAIT_S
         try:
             while True:
-                await member.gone.wait()
+                await member.watch()
                 lived_s, who = time.time() - member.since_s, str(member)
                 how = await member.bury(0)
                 if self._stopping.is_set():
@@ -114,7 +123,7 @@ class Crew:
                     wait_s = FIRST_WAIT_S
                 log.error("%s ended (%s), and its sessions with it; another one starts in %.0f s", who, how, wait_s)
                 if self._redirecting is member:
-                    await self._resume(next(iter(self.up), None))
+                    await self._resume(next(iter(await self.answering()), None))
                 wait_s = await self._again(member, wait_s)
         except NurseryGone as error:
             if not self._stopping.is_set():
@@ -137,7 +146,8 @@ class Crew:
                 except NurseryGone:
                     raise
                 except ServiceError as error:
-                    log.error("worker %d cannot start: %s; tried again in %.0f s", member.number, error, wait_s)
+                    if not self._stopping.is_set():
+                        log.error("worker %d cannot start: %s; tried again in %.0f s", member.number, error, wait_s)
                     continue
             if self._redirecting is None:
                 await self._resume(member)
@@ -185,21 +195,35 @@ class Crew:
                 raise
             self._config, self._text, self._path = in_force(self._config, config), text, path
             self._loaded_s = time.time()
-            await asyncio.gather(*(self._reloaded_too(member, opened) for member in others))
+            late = await self._others_reloaded(others, opened)
             self._ports.add(opened, plan.ended)
-            return plan.outcome
+            return replace(plan.outcome, late=late)
 
     async def _first_reloaded(self, opened: dict[str, Section], text: bytes, path: Path) -> list[Member]:
         """Tries it with one worker; returns the others."""
-        others = self.up
-        while others:
-            first = others.pop(0)
+        for first in await self.answering():
             try:
                 await self._reload_one(first, opened, text, path, quiet=False)
-                break
             except Gone:
                 continue
-        return others
+            return [member for member in self.up if member is not first]
+        if self.up:
+            raise self._nobody()
+        return []
+
+    async def _others_reloaded(self, others: list[Member], opened: dict[str, Section]) -> tuple[str, ...]:
+        """Those that do not answer in time."""
+        begun = {asyncio.ensure_future(self._reloaded_too(member, opened)): member for member in others}
+        if not begun:
+            return ()
+        self._reloading |= begun.keys()
+        for task in begun:
+            task.add_done_callback(self._reloading.discard)
+        _, late = await asyncio.wait(begun, timeout=RELOAD_S)
+        names = tuple(str(member) for task, member in begun.items() if task in late)
+        for name in names:
+            log.error("%s does not answer: it takes the configuration once it does, or its successor has it", name)
+        return names
 
     async def _reload_one(
         self, member: Member, opened: dict[str, Section], text: bytes, path: Path, *, quiet: bool
@@ -215,20 +239,26 @@ class Crew:
         except Gone:
             pass  # its successor has it from the start
         except ServiceError as error:  # a file has changed in this very moment, or there are no descriptors
-            log.error("%s ends, as it cannot take the configuration that others have taken: %s", member, error)
-            member.tell("stop")
+            if not self._stopping.is_set():
+                log.error("%s ends, as it cannot take the configuration that others have taken: %s", member, error)
+                member.tell("stop")
 
     # ---- what they do
 
     async def status(self) -> Facts:
-        """What `emailproxy status` shows.
+        """What `emailproxy status` shows: of workers that hang only that they do.
 
         Raises:
-            ServiceError: there is no worker at the moment.
+            ServiceError: there is no worker at the moment, or none that answers.
         """
-        (_, status), counts = await asyncio.gather(self.ask_one("status"), self.ask_all("counts"))
+        members = self.up
+        found = await asyncio.gather(*(member.ask_briefly("counts") for member in members))
+        counts = {member: own for member, own in zip(members, found, strict=True) if own is not None}
+        if not counts:
+            raise self._nobody()
+        status = await next(iter(counts)).ask("status")
         now_s = time.time()
-        return merged(status, [own for _, own in counts]) | {
+        return merged(status, list(counts.values())) | {
             "pid": os.getpid(),
             "started": rfc3339(self._started_s),
             "uptime_s": int(now_s - self._started_s),
@@ -239,9 +269,10 @@ class Crew:
                     "pid": member.pid,
                     "started": rfc3339(member.since_s),
                     "uptime_s": int(now_s - member.since_s),
-                    "sessions": sum(line["sessions"] for line in own["listeners"]),
+                    "sessions": _sessions(counts.get(member)),
                 }
-                for member, own in counts
+                for member in members
+                if member in counts or not member.gone.is_set()
             ],
         }
 
@@ -249,12 +280,21 @@ class Crew:
         """Any worker's answer.
 
         Raises:
-            ServiceError: its refusal, or there is no worker at the moment; Gone where it has ended meanwhile.
+            ServiceError: its refusal, or there is no worker that answers; Gone where it has ended meanwhile.
         """
-        member = next(iter(self.up), None)
-        if member is None:
-            raise ServiceError(NO_WORKER)
-        return member, await member.ask(what, octets, **facts)
+        for member in await self.answering():
+            return member, await member.ask(what, octets, **facts)
+        raise self._nobody()
+
+    async def answering(self) -> list[Member]:
+        """Those that do not hang."""
+        members = self.up
+        found = await asyncio.gather(*(member.ask_briefly("ping") for member in members))
+        return [member for member, answer in zip(members, found, strict=True) if answer is not None]
+
+    def _nobody(self) -> ServiceError:
+        hung = ", ".join(map(str, self.up))
+        return ServiceError(f"{SILENT}: {hung}" if hung else NO_WORKER)
 
     async def ask_all(self, what: str, octets: bytes = b"", **facts: object) -> list[tuple[Member, Facts]]:
         """All workers' answers, those left out that have ended meanwhile.
@@ -288,24 +328,38 @@ class Crew:
         """How long `stop` waits at most for what is under way."""
         return self._config.settings.drain_timeout
 
+    def hasten(self) -> None:
+        """The end is near: no start that is under way may put it off for long."""
+        for member in self._members:
+            member.hasten()
+
     async def stop(self) -> None:
         """Has all workers end as a `Service` does, and kills those that do not."""
-        async with self._one_at_a_time:
-            self._stopping.set()
-        await asyncio.gather(*(self._stop(member) for member in self._members if member.pid))
-        await asyncio.gather(*self._keeping.values())
-        self._ports.close()
-        self._nursery.close()
-
-    async def _stop(self, member: Member) -> None:
-        member.tell("stop")
-        try:
-            await asyncio.wait_for(member.gone.wait(), self.drain_timeout_s + CLOSE_S)
-        except TimeoutError:
-            log.error("%s did not end in time, and was killed", member)
-            member.kill()
+        self._stopping.set()
+        self.hasten()
+        for member in self._members:
+            member.tell("stop")
+        ending: asyncio.Future[Any] = asyncio.gather(*self._keeping.values())
+        hurried: asyncio.Future[Any] = asyncio.ensure_future(self._hurried.wait())
+        await asyncio.wait({ending, hurried}, timeout=self.drain_timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        await asyncio.wait({ending}, timeout=CLOSE_S)
+        for member in self._members:
+            if member.pid and not member.gone.is_set():
+                log.error("%s did not end in time, and was killed", member)
+                member.kill()
+        await ending
+        async with self._one_at_a_time:  # a reload that is under way has nobody to ask any more
+            self._ports.close()
+        await self._nursery.close()
 
     def hurry(self) -> None:
         """`stop` waits no longer: what is left is cut."""
+        self._hurried.set()
         for member in self._members:
             member.tell("hurry")
+
+
+def _sessions(counts: Facts | None) -> int | None:
+    """A worker's; None where it does not answer."""
+    return None if counts is None else sum(line["sessions"] for line in counts["listeners"])

@@ -17,10 +17,12 @@ from emailproxy.config.model import SECONDS
 from emailproxy.errors import ServiceError
 from emailproxy.net.places import Place, Places
 from emailproxy.workers.channel import Channel, Facts, Gone, Message
-from emailproxy.workers.nursery import Nursery, in_words
+from emailproxy.workers.nursery import CLOSE_S, Nursery, NurseryGone, in_words
 
 START_S = 30 * SECONDS  # for a worker to listen; a single server takes a fraction of one
-CLOSE_S = 7 * SECONDS  # for a worker to end, once its sessions have: less than a service manager gives us
+ANSWER_S = 3 * SECONDS  # for an answer that needs no work; its event loop holds none up for a tenth of one
+LOOK_S = 10 * SECONDS  # between two looks at whether it answers
+MOST_UNANSWERED = 3  # looks; by then it has been silent for half a minute
 LENGTH = struct.Struct("!I")
 """Before each text on its way to the log: how many octets it has."""
 
@@ -77,6 +79,9 @@ class Member:
         self._offer = offer
         self._channel: Channel | None = None
         self._texts: Texts | None = None
+        self._starting: asyncio.Timeout | None = None
+        self._unanswered = 0
+        """Looks at whether it is there."""
         self._taking: dict[int, asyncio.Task[object]] = {}
         self._taken: dict[int, Place] = {}
 
@@ -92,18 +97,33 @@ class Member:
             ServiceError: it does not; nothing is left of it.
         """
         self.gone.clear()
+        self._unanswered = 0
         try:
-            channel = await self._fork()
-            for section, given in sockets:
-                channel.tell("sockets", section=section, sockets=given)
-            async with asyncio.timeout(START_S):
-                await channel.ask("start", octets, **orders)
+            await self._start(sockets, octets, orders)
         except (Gone, TimeoutError):
             raise ServiceError(f"{self} did not start: {await self.bury(0)}; see the log") from None
         except BaseException:
-            await self.bury(CLOSE_S)  # it ends by itself, and may have more to say
+            self.tell("stop")
+            await self.bury(CLOSE_S)  # it may have more to say
             raise
         self.up, self.since_s = True, time.time()
+
+    async def _start(
+        self, sockets: Iterable[tuple[str, list[socket.socket]]], octets: bytes, orders: dict[str, object]
+    ) -> None:
+        async with asyncio.timeout(START_S) as self._starting:
+            try:
+                channel = await self._fork()
+                for section, given in sockets:
+                    channel.tell("sockets", section=section, sockets=given)
+                await channel.ask("start", octets, **orders)
+            finally:
+                self._starting = None
+
+    def hasten(self) -> None:
+        """All ends: a start that is under way may take `CLOSE_S` still."""
+        if self._starting is not None and not self._starting.expired():
+            self._starting.reschedule(asyncio.get_running_loop().time() + CLOSE_S)
 
     async def _fork(self) -> Channel:
         pairs = [socket.socketpair() for _ in range(2)]
@@ -142,22 +162,45 @@ class Member:
             raise Gone(f"{self} has ended")
         return await self._channel.ask(what, octets, **facts)
 
-    async def bury(self, patience_s: float) -> str:
-        """Waits so long for its end, and kills it; returns how it ended.
+    async def ask_briefly(self, what: str) -> Facts | None:
+        """Its answer to what needs no work; None where it hangs or has ended."""
+        with suppress(Gone, TimeoutError):
+            async with asyncio.timeout(ANSWER_S):
+                return await self.ask(what)
+        return None
 
-        Raises:
-            NurseryGone: nobody knows.
+    async def watch(self) -> None:
+        """Waits for its end, and kills it where it hangs: the system goes on giving it its share of new connections.
+
+        Our own looks are counted, not seconds: where all of us were stopped together, and go on, one is late.
         """
+        while not await self._ends_within(LOOK_S):
+            if self._unanswered >= MOST_UNANSWERED:
+                log.error("%s has not answered for %.0f s, and is killed", self, LOOK_S * self._unanswered)
+                self.kill()
+            self._unanswered += 1
+            self.tell("ping")
+
+    async def _ends_within(self, patience_s: float) -> bool:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.gone.wait(), patience_s)
+        return self.gone.is_set()
+
+    async def bury(self, patience_s: float) -> str:
+        """Waits so long for its end, and kills it; returns how it ended."""
         self.up = False
         if not self.pid:
             return "there is no process"
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self.gone.wait(), patience_s)
+        await self._ends_within(patience_s)
         self.give_up()
         self.kill()
-        ended = in_words(await self._offer.nursery.end_of(self.pid))
+        self.gone.set()
         if self._texts is not None:
             await self._texts.over
+        try:
+            ended = in_words(await self._offer.nursery.end_of(self.pid))
+        except NurseryGone:
+            ended = "nobody knows how"
         self.pid = 0
         return ended
 
@@ -172,8 +215,9 @@ class Member:
         self._taken.clear()
 
     def kill(self) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)  # nobody else can have its ID before the nursery has looked
+        if self.pid and not self.gone.is_set():  # once it has ended, another one's process may have its ID
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     # ---- what it says
 
@@ -181,8 +225,11 @@ class Member:
         self.gone.set()
 
     def told(self, message: Message) -> None:
-        if message.what == "leave":  # behind the beginning of the question that it may be about
-            asyncio.get_running_loop().call_soon(self._leave, message.facts["place"])
+        match message.what:
+            case "pong":
+                self._unanswered = 0
+            case "leave":  # behind the beginning of the question that it may be about
+                asyncio.get_running_loop().call_soon(self._leave, message.facts["place"])
 
     async def asked(self, message: Message) -> Facts:
         match message.what:

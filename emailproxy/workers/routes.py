@@ -43,7 +43,7 @@ class CrewRoutes:
 
     async def _who_is_unlocked(self, body: bytes, asked: Mapping[str, object]) -> Answer:
         """Only a worker that an account was logged in at has its key."""
-        for member in self._crew.up:
+        for member in await self._crew.answering():
             answer = await member.ask("route", body, **asked)
             if answer["status"] != HTTPStatus.LOCKED:
                 break

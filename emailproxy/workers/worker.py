@@ -133,6 +133,8 @@ class Worker:
                 self._handed.give(message.facts["section"], message.sockets)
             case "debug":
                 set_debug(message.facts["debug"])
+            case "ping":
+                self._channel.tell("pong")
             case "stop":
                 self._over.set()
             case "hurry" if self._service is not None:

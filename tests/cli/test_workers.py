@@ -103,9 +103,10 @@ async def test_a_configuration_that_cannot_be_in_force_changes_nothing_and_who_c
     [added] = free_ports(1)
     authority = Authority.create(tmp_path_factory.mktemp("certificates"))
     one, other = authority.issue("localhost"), authority.issue("localhost")
-    local = {"server_address": "localhost", "server_port": 1, "local_address": "127.0.0.1"}
+    local = {"server_address": "localhost", "local_address": "127.0.0.1"}
     mixed = {"local_certificate_path": one.certificate_file, "local_key_path": other.key_file}
     async with two_workers(site) as proxy:
+        local["server_port"] = site.upstream
         with socket.create_server(("127.0.0.1", added)):
             site.configure(**{f"IMAP-{added}": local})
             with pytest.raises(Refused, match=f"port {added}: the port is in use"):
@@ -119,8 +120,13 @@ async def test_a_configuration_that_cannot_be_in_force_changes_nothing_and_who_c
         assert (await ask(site, "POST", "/reload"))["added"] == [f"IMAP-{added}"]
 
         children = Path(f"/proc/{proxy.pid}/task/{proxy.pid}/children").read_text().split()
-        for pid in (*children, facts["workers"][0]["pid"]):  # only the nursery is its own child
-            os.kill(int(pid), signal.SIGKILL)
+        [nursery] = map(int, children)  # its only one
+        os.kill(nursery, signal.SIGKILL)
+        await proxy.printed(rf"process {nursery}\) ended \(SIGKILL\): all workers serve on")
+        (await logged_in(added))[1].close()
+        dead = facts["workers"][0]["pid"]
+        os.kill(dead, signal.SIGKILL)
+        await proxy.printed(rf"worker 1 \(process {dead}\) ended \(nobody knows how\)")
         assert await proxy.end() == 1
         await proxy.printed("cannot go on: the process that starts workers has ended")
     is_free(site.imap)

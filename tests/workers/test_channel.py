@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import os
 import socket
+from typing import Any
 
 import pytest
 
@@ -61,6 +64,46 @@ async def test_a_refusal_is_the_askers_and_an_end_is_everybodys() -> None:
             with pytest.raises(Gone):
                 await channel.ask("again")
         assert not other.is_over  # it was its own doing
+
+
+class Full(socket.socket):
+    """The system has no room for the first of its messages, and then for one in two."""
+
+    full = False
+
+    def send(self, *arguments: Any) -> int:
+        self.full = not self.full
+        if self.full:
+            raise OSError(errno.ENOBUFS, "No buffer space available")
+        return super().send(*arguments)
+
+
+async def test_what_finds_no_room_is_sent_later_in_order() -> None:
+    hearer, (ours, theirs) = Silent(), socket.socketpair()
+    channels = Channel(Full(fileno=ours.detach()), Silent()), Channel(theirs, hearer)
+    for number in range(3):
+        channels[0].tell("told", number=number)
+    async with asyncio.timeout(20):
+        assert await channels[0].ask("asked", b"12") == {"octets": 2}
+    assert [message.facts.get("number") for message in hearer.heard] == [0, 1, 2, None]
+    for channel in channels:
+        channel.close()
+
+
+async def test_a_message_that_cannot_be_sent_is_the_end_for_both(caplog: pytest.LogCaptureFixture) -> None:
+    one, other, closed = Silent(), Silent(), socket.socket()
+    closed.close()
+    async with channels(one, other) as (channel, theirs):
+        asked = asyncio.create_task(theirs.ask("anything"))
+        channel.tell("sockets", sockets=[closed])
+        with caplog.at_level(logging.ERROR, "emailproxy"):
+            async with asyncio.timeout(20):
+                with pytest.raises(Gone):
+                    await channel.ask("anything")
+                with pytest.raises(Gone):
+                    await asked
+        assert (one.is_over, other.is_over) == (True, True)
+    assert "cannot be sent: Bad file descriptor" in caplog.text
 
 
 async def test_the_end_of_the_other_process_is_heard() -> None:
