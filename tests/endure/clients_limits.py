@@ -127,7 +127,7 @@ async def memory_limit(stage: Stage) -> None:
 
 async def _crowded_out(here: Site) -> None:
     """More clients than there is memory for: they are turned away, or fail one by one, and all of them are told."""
-    stage, count = here.stage, here.stage.effort(1000, 600)
+    stage, count = here.stage, 1200  # there is memory for 480 to 600 of them
     dialogue = steps("IMAP", USER, PASSWORD)
 
     async def come() -> Talk:
