@@ -22,6 +22,7 @@ from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
+from tests.bench.processes import Tree
 from tests.e2e.harness import wayout
 from tests.e2e.harness.ports import free_ports
 from tests.e2e.harness.proxy import Program, serve
@@ -44,17 +45,11 @@ def under(password: str, text: str) -> str:
 
 def processes() -> str:
     """The command lines of all that we started: others may test mail programs that are given passwords there."""
-    parents: dict[int, int] = {}
-    lines: dict[int, str] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
+    lines = []
+    for pid in Tree(os.getpid()).pids():
         with contextlib.suppress(OSError):  # it has just ended
-            number = int(folder.name)
-            lines[number] = (folder / "cmdline").read_bytes().decode(errors="replace")
-            parents[number] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-    started = {os.getpid()}
-    while more := {number for number, parent in parents.items() if parent in started} - started:
-        started |= more
-    return "\n".join(lines[number] for number in started)
+            lines.append(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace"))
+    return "\n".join(lines)
 
 
 def raw(place: Path, request: bytes) -> bytes:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from emailproxy.config.model import HOURS
+from tests.bench.processes import Tree
 from tests.e2e.harness.proxy import emailproxy
 from tests.e2e.harness.tenant import Tenant, tenant
 from tests.e2e.harness.world import PASSWORD, USER
@@ -148,16 +149,16 @@ async def test_the_owner_logs_in_amid_a_flood_of_guesses(
             passwords = [await device(tmp_path, f"device {number}") for number in range(logins + 1)]
             at_rest_s = await owners_login_s(ours, passwords.pop())
             flood, memory_kib, owner_s = Flood(ours), [ours.proxy.resident_kib], list[tuple[float, float]]()
-            began_s = time.perf_counter()
+            server, began_s = Tree(ours.proxy.pid), time.perf_counter()
             for _ in range(WAVES):
                 answered = flood.answered
                 guessing = asyncio.create_task(flood.run(EACH))
                 for part in OWNERS_LOGINS:
                     while flood.answered < answered + part * EACH:
                         await asyncio.sleep(0.01)
-                    before, before_s = flood.told["wrong"], ours.proxy.cpu_s
+                    before, before_s = flood.told["wrong"], server.cpu_s()
                     took_s = await owners_login_s(ours, passwords.pop())
-                    owner_s.append((took_s, ours.proxy.cpu_s - before_s))
+                    owner_s.append((took_s, server.cpu_s() - before_s))
                     # First come, first served, all that were there before would have had their turn.
                     assert flood.told["wrong"] - before < len(ADDRESSES) // 4
                 await guessing

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from pathlib import Path
 
 from emailproxy.net.admission import COMPLAINT_S
+from tests.bench.processes import Tree
 from tests.e2e.harness.ports import free_ports
 
 DESCRIPTORS = 200
@@ -43,7 +43,8 @@ async def test_twice_the_descriptors(tmp_path: Path) -> None:
     try:
         while b"ready" not in await process.stderr.readline():
             assert process.returncode is None
-        before_s, began_s = cpu_s(process.pid), time.monotonic()
+        tree, began_s = Tree(process.pid), time.monotonic()
+        before_s = tree.cpu_s()
         first = await connect(port)
         assert (await first[0].readline()).startswith(b"* OK")
         rest = [await connect(port) for _ in range(FLOOD)]
@@ -59,7 +60,7 @@ async def test_twice_the_descriptors(tmp_path: Path) -> None:
             reader, writer = await connect(port)
             greeting = await reader.readline()
             writer.transport.abort()
-        assert cpu_s(process.pid) - before_s < 2
+        assert tree.cpu_s() - before_s < 2
         first[1].close()
         took_s = time.monotonic() - began_s
     finally:
@@ -72,9 +73,3 @@ async def test_twice_the_descriptors(tmp_path: Path) -> None:
 
 async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return await asyncio.open_connection("127.0.0.1", port)
-
-
-def cpu_s(pid: int) -> float:
-    """The CPU time that a process has used (proc(5), stat: utime and stime)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -121,12 +121,6 @@ class Proxy(Program):
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(re.findall(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)[0])
 
-    @property
-    def cpu_s(self) -> float:
-        """The CPU time that the process has used (proc(5), stat: utime and stime)."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
     async def consent_url(self, account: str, *, start: int = 0, timeout: float = 20.0) -> str:
         """The URL that the server asks the account's owner to visit."""
         line = rf"Please visit the following URL to authenticate account {re.escape(account)}: (\S+)\r?\n"
